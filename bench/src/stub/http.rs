@@ -1,0 +1,250 @@
+//! The stub's HTTP server: reads requests in full, applies the scripted fault, answers.
+
+use super::receive::Answer;
+use super::{Away, Fault, Link, Shared};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+const BACKLOG: u32 = 1_024;
+/// What hyper may hold of a request before the body is taken from it.
+const READ_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// After a failed accept, as when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How often, and how many times, the port is asked for again after it was closed.
+const REOPEN_STEP: Duration = Duration::from_millis(5);
+const REOPEN_TRIES_MAX: u32 = 400;
+
+/// Binds at once, so that the port is known and an owned one is an error at the start.
+pub fn listen(addr: SocketAddr) -> io::Result<(std::net::TcpListener, SocketAddr)> {
+    let listener = std::net::TcpListener::bind(addr)?;
+    listener.set_nonblocking(true)?;
+    let addr = listener.local_addr()?;
+    Ok((listener, addr))
+}
+
+/// Serves until the link is stopped.
+pub async fn serve(listener: std::net::TcpListener, addr: SocketAddr, shared: Arc<Shared>) {
+    let mut link = shared.link.subscribe();
+    let mut listener = Some(TcpListener::from_std(listener).expect("the runtime has its reactor"));
+    let mut connections = JoinSet::new();
+    loop {
+        let now = *link.borrow_and_update();
+        match now {
+            Link::Stopped => return,
+            Link::Away(Away::Refusing) => {
+                listener = None;
+                shared.store().stats.faults.refusals += 1;
+                // Bound and not listening, it refuses; unbound, the client's own socket might get
+                // this port and be connected to itself.
+                let _reserved = reserve(addr).await;
+                if link.wait_for(|l| *l != Link::Away(Away::Refusing)).await.is_err() {
+                    return;
+                }
+            }
+            Link::Up | Link::Away(Away::Silent) => {
+                let listening = match listener.take() {
+                    Some(listening) => listening,
+                    None => reserve(addr)
+                        .await
+                        .listen(BACKLOG)
+                        .unwrap_or_else(|e| panic!("the stub cannot listen on {addr} again: {e}")),
+                };
+                accept(&listening, &mut link, &mut connections, &shared).await;
+                listener = Some(listening);
+            }
+        }
+    }
+}
+
+async fn reserve(addr: SocketAddr) -> TcpSocket {
+    let mut tries = 0;
+    loop {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let bound = socket.and_then(|socket| {
+            socket.set_reuseaddr(true)?;
+            socket.bind(addr)?;
+            Ok(socket)
+        });
+        match bound {
+            Ok(socket) => return socket,
+            Err(e) if tries == REOPEN_TRIES_MAX => {
+                panic!("the stub cannot have its port {addr} back: {e}")
+            }
+            Err(_) => tokio::time::sleep(REOPEN_STEP).await,
+        }
+        tries += 1;
+    }
+}
+
+/// Accepts until the link changes.
+async fn accept(
+    listener: &TcpListener,
+    link: &mut watch::Receiver<Link>,
+    connections: &mut JoinSet<()>,
+    shared: &Arc<Shared>,
+) {
+    loop {
+        while connections.try_join_next().is_some() {}
+        let room = connections.len() < shared.connections_max;
+        tokio::select! {
+            _ = link.changed() => return,
+            _ = connections.join_next(), if !room => {}
+            accepted = listener.accept(), if room => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(shared)));
+                }
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
+        }
+    }
+}
+
+/// One connection, until it ends, a fault resets it, or the receiver goes away.
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let mut link = shared.link.subscribe();
+    // The answers are small and whole.
+    let _ = stream.set_nodelay(true);
+    let (reset, mut resets) = mpsc::channel::<()>(1);
+    let service = service_fn(|request| handle(request, Arc::clone(&shared), reset.clone()));
+    let mut served = http1::Builder::new()
+        .max_buf_size(READ_BUFFER_BYTES_MAX)
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // A client that breaks off is no news.
+        _ = &mut served => return,
+        _ = resets.recv() => {}
+        _ = link.changed() => shared.store().stats.faults.cut += 1,
+    }
+    // With no time to linger, closing sends a reset.
+    let _ = served.into_parts().io.into_inner().set_zero_linger();
+}
+
+async fn handle(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+    reset: mpsc::Sender<()>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let push = request.uri().path() == "/loki/api/v1/push";
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, shared.body_bytes_max).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) if !push => return Ok(text(StatusCode::BAD_REQUEST, "the body cannot be read\n")),
+        Err(_) => {
+            let max = shared.body_bytes_max;
+            let words = format!("request body too large: limit: {max} bytes\n");
+            return Ok(text(StatusCode::PAYLOAD_TOO_LARGE, words));
+        }
+    };
+    let received = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    if *shared.link.borrow() == Link::Away(Away::Silent) {
+        shared.store().stats.faults.swallowed += 1;
+        return std::future::pending().await;
+    }
+    if !push {
+        return Ok(match (&head.method, head.uri.path()) {
+            (&Method::GET, "/ready") => text(StatusCode::OK, "ready\n"),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        });
+    }
+    if head.method != Method::POST {
+        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed\n"));
+    }
+    {
+        let mut store = shared.store();
+        store.stats.pushes += 1;
+        store.stats.wire_bytes += body.len() as u64;
+    }
+    let answer = match shared.next_fault() {
+        Some(fault) => faulty(fault, &head.headers, &body, received, &shared, &reset).await,
+        None => judge(&head.headers, &body, received, &shared).into_response(),
+    };
+    *shared.store().stats.answers.entry(answer.status().as_u16()).or_default() += 1;
+    Ok(answer)
+}
+
+async fn faulty(
+    fault: Fault,
+    headers: &HeaderMap,
+    body: &[u8],
+    received: Duration,
+    shared: &Shared,
+    reset: &mpsc::Sender<()>,
+) -> Response<Full<Bytes>> {
+    match fault {
+        Fault::Answer { status, text: words, retry_after } => {
+            shared.store().stats.faults.answered += 1;
+            let mut response = Answer::new(status, words).into_response();
+            if let Some(value) = retry_after.and_then(|v| HeaderValue::from_str(&v).ok()) {
+                response.headers_mut().insert(RETRY_AFTER, value);
+            }
+            response
+        }
+        Fault::Delay(delay) => {
+            shared.store().stats.faults.delayed += 1;
+            tokio::time::sleep(delay).await;
+            judge(headers, body, received, shared).into_response()
+        }
+        Fault::Reset => {
+            shared.store().stats.faults.reset += 1;
+            cut(reset).await
+        }
+        Fault::LostAnswer => {
+            judge(headers, body, received, shared);
+            shared.store().stats.faults.answers_lost += 1;
+            cut(reset).await
+        }
+    }
+}
+
+/// Has the connection's task reset it; never comes back.
+async fn cut(reset: &mpsc::Sender<()>) -> Response<Full<Bytes>> {
+    // The connection's task holds the other end for as long as this runs.
+    let _ = reset.send(()).await;
+    std::future::pending().await
+}
+
+/// What Loki would do and say.
+fn judge(headers: &HeaderMap, body: &[u8], received: Duration, shared: &Shared) -> Answer {
+    let value = |name| headers.get(&name).and_then(|v: &HeaderValue| v.to_str().ok());
+    let Some(content_type) = value(CONTENT_TYPE).filter(|v| !v.is_empty()) else {
+        return Answer::new(400, "mime: no media type\n");
+    };
+    if content_type.split(';').next().is_some_and(|kind| kind.trim() == "application/json") {
+        return Answer::new(400, "expected snappy-compressed protobuf, found application/json\n");
+    }
+    match value(CONTENT_ENCODING).unwrap_or("") {
+        "" | "snappy" => shared.store().push(body, received),
+        other => Answer::new(400, format!("Content-Encoding \"{other}\" not supported\n")),
+    }
+}
+
+impl Answer {
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let status = StatusCode::from_u16(self.status)
+            .unwrap_or_else(|_| panic!("a status has three digits, found {}", self.status));
+        text(status, self.text)
+    }
+}
+
+fn text(status: StatusCode, words: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(words.into()));
+    *response.status_mut() = status;
+    if status != StatusCode::NO_CONTENT {
+        let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    response
+}

@@ -1,0 +1,472 @@
+//! One push, judged and stored as Loki does it, with Loki's answers.
+
+use super::decode::{Entry, Stream, read_push};
+use super::labels::{Labels, parse};
+use super::ledger::{Ledger, Receipt};
+use super::{Accounting, Kept, Limits, Options, Stats};
+use crate::load::{Mark, Reading};
+use hdrhistogram::Histogram;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Loki's tenant where nobody is asked who they are.
+const TENANT: &str = "fake";
+/// As many entries as Loki names in the answer for a stream.
+const REFUSED_NAMED_MAX: usize = 10;
+/// An hour: what takes longer counts as an hour.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+/// What the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn new(status: u16, text: impl Into<String>) -> Answer {
+        Answer { status, text: text.into() }
+    }
+
+    fn stored() -> Answer {
+        Answer::new(204, "")
+    }
+}
+
+/// Everything that was received.
+pub struct Store {
+    pub stats: Stats,
+    pub ledger: Ledger,
+    pub kept: Vec<Kept>,
+    /// Microseconds from the line's own write time to the whole push being here.
+    pub latency: Histogram<u64>,
+    /// The same since somebody last looked.
+    pub latency_window: Histogram<u64>,
+    accounting: Accounting,
+    limits: Limits,
+    keep_entries: usize,
+    kept_prints: HashSet<u64>,
+    hasher: RandomState,
+    streams: Vec<StreamState>,
+    by_canonical: HashMap<String, usize>,
+    /// Labels as they were sent: parsed once. As many as streams may exist.
+    parsed: HashMap<Vec<u8>, Arc<Labels>>,
+    decoded: Vec<u8>,
+    decoder: snap::raw::Decoder,
+}
+
+struct StreamState {
+    labels: String,
+    newest_ns: i64,
+    /// The newest first delivery.
+    last_first_ns: i64,
+    /// Per writer, timestamp and sequence number of its newest first delivery.
+    heads: HashMap<u32, (i64, u64)>,
+}
+
+/// Errors of single entries and streams that leave the rest of the push alone.
+#[derive(Default)]
+struct Refused {
+    /// The distributor's: equal texts are counted.
+    texts: Vec<(String, u64)>,
+    /// The ingester's, of the last stream that it was asked to store.
+    masked: Option<Answer>,
+}
+
+impl Refused {
+    fn add(&mut self, text: String) {
+        if let Some((_, count)) = self.texts.iter_mut().find(|(known, _)| *known == text) {
+            *count += 1;
+        } else if self.texts.len() < REFUSED_NAMED_MAX {
+            self.texts.push((text, 1));
+        }
+    }
+
+    fn answer(self) -> Answer {
+        if let Some(answer) = self.masked {
+            return answer;
+        }
+        if self.texts.is_empty() {
+            return Answer::stored();
+        }
+        let texts: Vec<String> = self
+            .texts
+            .into_iter()
+            .map(|(text, count)| match count {
+                1 => text,
+                n => format!("{n} errors like: {text}"),
+            })
+            .collect();
+        Answer::new(400, texts.join("; "))
+    }
+}
+
+impl Store {
+    pub fn new(options: &Options) -> Store {
+        let histogram = || {
+            Histogram::new_with_max(LATENCY_US_MAX, 3)
+                .expect("an hour in microseconds at three digits is in range")
+        };
+        Store {
+            stats: Stats::default(),
+            ledger: Ledger::new(options.lines_max, options.writers_max),
+            kept: Vec::new(),
+            latency: histogram(),
+            latency_window: histogram(),
+            accounting: options.accounting,
+            limits: options.limits.clone(),
+            keep_entries: options.keep_entries,
+            kept_prints: HashSet::new(),
+            hasher: RandomState::new(),
+            streams: Vec::new(),
+            by_canonical: HashMap::new(),
+            parsed: HashMap::new(),
+            decoded: Vec::new(),
+            decoder: snap::raw::Decoder::new(),
+        }
+    }
+
+    pub fn streams(&self) -> Vec<String> {
+        self.streams.iter().map(|s| s.labels.clone()).collect()
+    }
+
+    /// `body` arrived in full at `received`, a time since 1970.
+    pub fn push(&mut self, body: &[u8], received: Duration) -> Answer {
+        let received_ns = i64::try_from(received.as_nanos()).unwrap_or(i64::MAX);
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let answer = match self.decompress(body, &mut decoded) {
+            Ok(len) => self.store(&decoded[..len], received_ns),
+            Err(answer) => answer,
+        };
+        self.decoded = decoded;
+        answer
+    }
+
+    fn decompress(&mut self, body: &[u8], decoded: &mut Vec<u8>) -> Result<usize, Answer> {
+        let corrupt = |_| Answer::new(400, "snappy: corrupt input\n");
+        let len = snap::raw::decompress_len(body).map_err(corrupt)?;
+        let max = self.limits.decoded_bytes_max;
+        if len > max {
+            let text = format!(
+                "rpc error: code = ResourceExhausted desc = grpc: received message larger than max \
+                 ({len} vs. {max})\n"
+            );
+            return Err(Answer::new(500, text));
+        }
+        if decoded.len() < len {
+            decoded.resize(len, 0);
+        }
+        self.decoder.decompress(body, &mut decoded[..len]).map_err(corrupt)
+    }
+
+    fn store(&mut self, decoded: &[u8], received_ns: i64) -> Answer {
+        let streams = match read_push(decoded) {
+            Ok(streams) => streams,
+            Err(e) => return Answer::new(400, format!("{e}\n")),
+        };
+        if streams.is_empty() {
+            return Answer::new(422, "error at least one valid stream is required for ingestion\n");
+        }
+        self.stats.decoded_bytes += decoded.len() as u64;
+        let answer = match self.accounting {
+            Accounting::Count => {
+                for stream in &streams {
+                    self.stats.entries += stream.entries;
+                    self.stats.line_bytes += stream.line_bytes;
+                }
+                Answer::stored()
+            }
+            Accounting::PerLine => self.store_lines(&streams, received_ns),
+        };
+        if answer.status == 204 {
+            self.stats.pushes_stored += 1;
+        }
+        answer
+    }
+
+    fn store_lines(&mut self, streams: &[Stream<'_>], received_ns: i64) -> Answer {
+        // One stream's labels that cannot be read fail the whole push.
+        let mut labels = Vec::with_capacity(streams.len());
+        for stream in streams {
+            match self.labels(stream.labels) {
+                Ok(parsed) => labels.push(parsed),
+                Err(answer) => return answer,
+            }
+        }
+        let mut refused = Refused::default();
+        for (stream, labels) in streams.iter().zip(labels) {
+            if let Some(text) = self.limits.labels_error(&labels) {
+                self.stats.entries_refused += stream.entries;
+                refused.add(text);
+                continue;
+            }
+            // What the ingester says of one stream hides what it said of those before.
+            refused.masked =
+                self.store_stream(stream, &labels.canonical, received_ns, &mut refused);
+        }
+        refused.answer()
+    }
+
+    fn labels(&mut self, text: &[u8]) -> Result<Arc<Labels>, Answer> {
+        if let Some(labels) = self.parsed.get(text) {
+            return Ok(Arc::clone(labels));
+        }
+        let parsed = parse(text).map_err(|e| {
+            let labels = String::from_utf8_lossy(text);
+            Answer::new(400, format!("Error parsing labels '{labels}' with error: {e}\n"))
+        })?;
+        let parsed = Arc::new(parsed);
+        if self.parsed.len() < self.limits.streams_max {
+            self.parsed.insert(text.to_vec(), Arc::clone(&parsed));
+        }
+        Ok(parsed)
+    }
+
+    /// Stores what may be stored; the answer is the ingester's, if it is not content.
+    fn store_stream(
+        &mut self,
+        stream: &Stream<'_>,
+        labels: &str,
+        received_ns: i64,
+        refused: &mut Refused,
+    ) -> Option<Answer> {
+        let Some(at) = self.stream(labels) else {
+            self.stats.entries_refused += stream.entries;
+            let text = format!(
+                "Maximum active stream limit exceeded when trying to create stream {labels}, \
+                 reduce the number of active streams (reduce labels or reduce label values), or \
+                 contact your Loki administrator to see if the limit can be increased, user: \
+                 '{TENANT}'\n"
+            );
+            return Some(Answer::new(429, text));
+        };
+        let mut late = Late::default();
+        for entry in stream.entries() {
+            if let Some(text) = self.limits.entry_error(labels, &entry, received_ns) {
+                self.stats.entries_refused += 1;
+                refused.add(text);
+                continue;
+            }
+            let oldest = self.streams[at].newest_ns.saturating_sub(self.limits.behind_ns_max());
+            if entry.timestamp_ns < oldest {
+                self.stats.entries_refused += 1;
+                late.add(entry.timestamp_ns, oldest);
+                continue;
+            }
+            self.streams[at].newest_ns = self.streams[at].newest_ns.max(entry.timestamp_ns);
+            self.account(at, &entry, received_ns);
+        }
+        late.answer(stream.entries, labels)
+    }
+
+    fn stream(&mut self, labels: &str) -> Option<usize> {
+        if let Some(at) = self.by_canonical.get(labels) {
+            return Some(*at);
+        }
+        if self.streams.len() >= self.limits.streams_max {
+            return None;
+        }
+        self.streams.push(StreamState {
+            labels: labels.to_owned(),
+            newest_ns: i64::MIN,
+            last_first_ns: i64::MIN,
+            heads: HashMap::new(),
+        });
+        self.by_canonical.insert(labels.to_owned(), self.streams.len() - 1);
+        Some(self.streams.len() - 1)
+    }
+
+    fn account(&mut self, stream: usize, entry: &Entry<'_>, received_ns: i64) {
+        self.stats.entries += 1;
+        self.stats.line_bytes += entry.line.len() as u64;
+        let fresh = self.keep(stream, entry);
+        let mark = match Mark::read(entry.line) {
+            Reading::Intact(mark) => mark,
+            Reading::Corrupted => {
+                self.stats.corrupted += 1;
+                return;
+            }
+            Reading::Unmarked => {
+                self.stats.unmarked += 1;
+                self.stats.unmarked_repeated += u64::from(!fresh);
+                return;
+            }
+        };
+        match self.ledger.record(mark.writer, mark.sequence, entry.timestamp_ns) {
+            Receipt::First => {}
+            Receipt::Repeated => {
+                self.stats.repeated += 1;
+                return;
+            }
+            Receipt::RepeatedVisibly => {
+                self.stats.repeated += 1;
+                self.stats.repeated_visibly += 1;
+                return;
+            }
+            Receipt::Unaccounted => {
+                self.stats.unaccounted += 1;
+                return;
+            }
+        }
+        self.stats.received += 1;
+        let latency_us = u64::try_from((received_ns - mark.written_ns) / 1_000).unwrap_or(0);
+        self.latency.saturating_record(latency_us);
+        self.latency_window.saturating_record(latency_us);
+        self.check_order(stream, mark, entry.timestamp_ns);
+    }
+
+    /// Of first deliveries: timestamps of a stream strictly increase, and so do, with them, the
+    /// sequence numbers of a writer.
+    fn check_order(&mut self, stream: usize, mark: Mark, timestamp_ns: i64) {
+        let stream = &mut self.streams[stream];
+        if timestamp_ns <= stream.last_first_ns {
+            self.stats.out_of_order += 1;
+        }
+        stream.last_first_ns = stream.last_first_ns.max(timestamp_ns);
+        // The ledger bounds the number of writers.
+        let head = stream.heads.entry(mark.writer).or_insert((i64::MIN, 0));
+        if head.0 == i64::MIN {
+            *head = (timestamp_ns, mark.sequence);
+            return;
+        }
+        if (timestamp_ns > head.0) != (mark.sequence > head.1) {
+            self.stats.out_of_sequence += 1;
+        }
+        if timestamp_ns > head.0 {
+            *head = (timestamp_ns, mark.sequence);
+        }
+    }
+
+    /// Keeps the entry for a test to look at; false if it is kept already.
+    fn keep(&mut self, stream: usize, entry: &Entry<'_>) -> bool {
+        if self.keep_entries == 0 {
+            return true;
+        }
+        let print = self.hasher.hash_one((stream, entry.timestamp_ns, entry.line));
+        if self.kept_prints.contains(&print) {
+            return false;
+        }
+        if self.kept.len() < self.keep_entries {
+            self.kept_prints.insert(print);
+            self.kept.push(Kept {
+                labels: self.streams[stream].labels.clone(),
+                timestamp_ns: entry.timestamp_ns,
+                line: entry.line.to_vec(),
+            });
+        } else {
+            self.stats.not_kept += 1;
+        }
+        true
+    }
+}
+
+/// Entries of one stream that are too far behind it.
+#[derive(Default)]
+struct Late {
+    texts: String,
+    count: usize,
+}
+
+impl Late {
+    fn add(&mut self, timestamp_ns: i64, oldest_ns: i64) {
+        self.count += 1;
+        if self.count <= REFUSED_NAMED_MAX {
+            self.texts.push_str(&format!(
+                "entry with timestamp {} ignored, reason: 'entry too far behind, entry timestamp \
+                 is: {}, oldest acceptable timestamp is: {}',\n",
+                go_time(timestamp_ns),
+                rfc3339(timestamp_ns),
+                rfc3339(oldest_ns),
+            ));
+        }
+    }
+
+    fn answer(self, entries: u64, labels: &str) -> Option<Answer> {
+        if self.count == 0 {
+            return None;
+        }
+        let Late { texts, count } = self;
+        let text = format!(
+            "{texts}user '{TENANT}', total ignored: {count} out of {entries} for stream: {labels}\n"
+        );
+        Some(Answer::new(400, text))
+    }
+}
+
+impl Limits {
+    fn behind_ns_max(&self) -> i64 {
+        i64::try_from(self.behind_max.as_nanos()).unwrap_or(i64::MAX)
+    }
+
+    fn labels_error(&self, labels: &Labels) -> Option<String> {
+        let Labels { pairs, canonical } = labels;
+        if pairs.is_empty() {
+            return Some("error at least one label pair is required per stream".into());
+        }
+        if pairs.len() > self.label_names_max {
+            let (count, max) = (pairs.len(), self.label_names_max);
+            return Some(format!(
+                "entry for stream '{canonical}' has {count} label names; limit {max}"
+            ));
+        }
+        for (at, (name, value)) in pairs.iter().enumerate() {
+            if name.len() > self.label_name_bytes_max {
+                return Some(format!("stream '{canonical}' has label name too long: '{name}'"));
+            }
+            if value.len() > self.label_value_bytes_max {
+                return Some(format!("stream '{canonical}' has label value too long: '{value}'"));
+            }
+            if at > 0 && pairs[at - 1].0 == *name {
+                return Some(format!("stream '{canonical}' has duplicate label name: '{name}'"));
+            }
+        }
+        None
+    }
+
+    fn entry_error(&self, labels: &str, entry: &Entry<'_>, now_ns: i64) -> Option<String> {
+        let ns = |limit: Duration| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX);
+        let oldest = now_ns.saturating_sub(ns(self.age_max));
+        if entry.timestamp_ns < oldest {
+            return Some(format!(
+                "entry for stream '{labels}' has timestamp too old: {}, oldest acceptable \
+                 timestamp is: {}",
+                rfc3339(entry.timestamp_ns),
+                rfc3339(oldest),
+            ));
+        }
+        if entry.timestamp_ns > now_ns.saturating_add(ns(self.ahead_max)) {
+            return Some(format!(
+                "entry for stream '{labels}' has timestamp too new: {}",
+                rfc3339(entry.timestamp_ns)
+            ));
+        }
+        if entry.line.len() > self.line_bytes_max {
+            return Some(format!(
+                "Max entry size '{}' bytes exceeded for stream '{labels}' while adding an entry \
+                 with length '{}' bytes",
+                self.line_bytes_max,
+                entry.line.len(),
+            ));
+        }
+        None
+    }
+}
+
+fn time(ns: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_nanosecond(i128::from(ns))
+        .expect("64 bits of nanoseconds are within the years that jiff knows")
+}
+
+fn rfc3339(ns: i64) -> String {
+    time(ns).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn go_time(ns: i64) -> String {
+    time(ns).strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string()
+}
+
+#[cfg(test)]
+#[path = "receive_tests.rs"]
+mod tests;

@@ -1,0 +1,415 @@
+//! The keys, their defaults and their limits.
+
+use crate::error::Problem;
+use crate::read::{Reader, Section, Text};
+use crate::tree::{Node, Value};
+use crate::{
+    Config, Cores, Egress, FileSource, Listen, Loki, LongLines, Shards, Sink, SinkKind, Sources,
+    StartAt, Wal,
+};
+use serde::ser::{SerializeMap, Serializer};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+const CPUS_MAX: usize = 1024;
+/// Loki's defaults: max_label_names_per_series, max_label_name_length, max_label_value_length.
+const LABELS_MAX: usize = 15;
+const LABEL_NAME_BYTES_MAX: usize = 1024;
+const LABEL_VALUE_BYTES_MAX: usize = 2048;
+/// What Loki takes as a tenant's name.
+const TENANT_BYTES_MAX: usize = 150;
+const TENANT_SIGNS: &str = "!-_.*'()";
+const PUSH_PATH: &str = "/loki/api/v1/push";
+
+pub fn config(
+    tree: Node,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Vec<Problem>> {
+    let mut reader = Reader::new(variable);
+    let r = &mut reader;
+    let mut root = r.root(tree);
+    let version = version(r, &mut root);
+    let config = Config {
+        version,
+        data_dir: data_dir(r, &mut root),
+        drain_timeout: r.duration(&mut root, "drain_timeout", 10 * SECOND, SECOND..=HOUR),
+        cores: cores(r, &mut root),
+        sources: sources(r, &mut root),
+        sinks: sinks(r, &mut root),
+        wal: wal(r, &mut root),
+        server: listen(r, &mut root, "server", 8401),
+        metrics: listen(r, &mut root, "metrics", 8001),
+    };
+    r.finish(root);
+    check_together(r, &config);
+    let problems = reader.into_problems();
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+fn version(r: &mut Reader<'_>, root: &mut Section) -> u32 {
+    let hint = "this program reads version 1";
+    match r.required(root, "version", "the version of this format, 1") {
+        Some(text) if text.text != "1" => r.problem(text.problem("1").hint(hint)),
+        _ => {}
+    }
+    1
+}
+
+fn data_dir(r: &mut Reader<'_>, root: &mut Section) -> PathBuf {
+    let text = r.required(root, "data_dir", "an absolute path");
+    let Some(text) = text else { return PathBuf::new() };
+    if !text.text.starts_with('/') {
+        r.problem(text.problem("an absolute path").hint("such as /var/lib/log-capturer"));
+    }
+    text.text.into()
+}
+
+fn cores(r: &mut Reader<'_>, root: &mut Section) -> Cores {
+    let mut section = r.section(root, "cores");
+    let shards = match r.any(&mut section, "shards") {
+        None => Shards::Auto,
+        Some(node) => shards(r, &section.key("shards"), &node),
+    };
+    let egress = match r.any(&mut section, "egress") {
+        None => Egress::Auto,
+        Some(node) if is_auto(&node) => Egress::Auto,
+        Some(node) => {
+            let cpu = r.integer_of(&section.key("egress"), &node, "auto, or the id of a CPU");
+            Egress::Cpu(cpu.unwrap_or_default())
+        }
+    };
+    r.finish(section);
+    Cores { shards, egress }
+}
+
+fn shards(r: &mut Reader<'_>, key: &str, node: &Node) -> Shards {
+    if is_auto(node) {
+        return Shards::Auto;
+    }
+    if let Value::List(cpus) = &node.value {
+        let cpu = |node| r.integer_of(key, node, "the id of a CPU");
+        let cpus: Vec<usize> = cpus.iter().filter_map(cpu).collect();
+        let unique: std::collections::BTreeSet<_> = cpus.iter().collect();
+        if cpus.is_empty() || unique.len() < cpus.len() {
+            let text = format!("expected the ids of different CPUs, found {cpus:?}");
+            r.problem(Problem::new(node.line, key, text));
+        }
+        return Shards::Cpus(cpus);
+    }
+    let expected = format!("auto, a count from 1 to {CPUS_MAX}, or a list of CPU ids");
+    let count = r.integer_of(key, node, &expected);
+    if let Some(count) = count.filter(|count| !(1..=CPUS_MAX).contains(count)) {
+        r.problem(Problem::new(node.line, key, format!("expected {expected}, found {count}")));
+    }
+    Shards::Count(count.unwrap_or(1))
+}
+
+fn is_auto(node: &Node) -> bool {
+    matches!(&node.value, Value::Scalar(text) if text == "auto")
+}
+
+fn sources(r: &mut Reader<'_>, root: &mut Section) -> Sources {
+    let mut section = r.section(root, "sources");
+    let files = r.section_list(&mut section, "files");
+    if files.is_empty() {
+        let text = "expected at least one entry, found none";
+        let problem = Problem::new(section.line, section.key("files"), text);
+        r.problem(problem.hint("such as: - include: [\"/var/log/*.log\"]"));
+    }
+    let sources = Sources {
+        files: files.into_iter().map(|section| file_source(r, section)).collect(),
+        reconcile_interval: r.duration(
+            &mut section,
+            "reconcile_interval",
+            30 * SECOND,
+            SECOND..=HOUR,
+        ),
+        open_files_max: r.integer(&mut section, "open_files_max", 128, 8..=100_000),
+    };
+    r.finish(section);
+    sources
+}
+
+fn file_source(r: &mut Reader<'_>, mut section: Section) -> FileSource {
+    let include = r.texts(&mut section, "include");
+    if include.is_empty() {
+        let text = "expected a list of patterns, found none";
+        let problem = Problem::new(section.line, section.key("include"), text);
+        r.problem(problem.hint("such as [\"/var/log/*.log\"]"));
+    }
+    for text in &include {
+        if !text.text.starts_with('/') {
+            r.problem(text.problem("an absolute path").hint("begin it with /"));
+        }
+    }
+    let exclude = r.texts(&mut section, "exclude");
+    for text in &exclude {
+        if text.text.contains('/') && !text.text.starts_with('/') {
+            let hint = "begin it with / or **/, or leave out the directories";
+            r.problem(text.problem("a file name or an absolute path").hint(hint));
+        }
+    }
+    include.iter().chain(&exclude).for_each(|text| check_pattern(r, text));
+    let texts = |texts: Vec<Text>| texts.into_iter().map(|text| text.text).collect();
+    let source = FileSource {
+        include: texts(include),
+        exclude: texts(exclude),
+        labels: labels(r, &mut section),
+        start_at: r.choice(
+            &mut section,
+            "start_at",
+            StartAt::Beginning,
+            &[("beginning", StartAt::Beginning), ("end", StartAt::End)],
+        ),
+        follow_symlinks: r.boolean(&mut section, "follow_symlinks", false),
+        line_bytes_max: as_usize(r.bytes(&mut section, "line_bytes_max", 256 * KIB, KIB..=MIB)),
+        long_lines: r.choice(
+            &mut section,
+            "long_lines",
+            LongLines::Split,
+            &[("split", LongLines::Split), ("truncate", LongLines::Truncate)],
+        ),
+        partial_line_timeout: r.duration(
+            &mut section,
+            "partial_line_timeout",
+            60 * SECOND,
+            SECOND..=24 * HOUR,
+        ),
+    };
+    r.finish(section);
+    source
+}
+
+/// A pattern is matched part by part.
+fn check_pattern(r: &mut Reader<'_>, text: &Text) {
+    let broken = text.text.split('/').find_map(|part| globset::Glob::new(part).err());
+    if let Some(error) = broken {
+        let hint = format!("{}; {{ }} and [ ] stay within one name", error.kind());
+        r.problem(text.problem("a pattern").hint(hint));
+    }
+}
+
+fn labels(r: &mut Reader<'_>, section: &mut Section) -> BTreeMap<String, String> {
+    let texts = r.text_map(section, "labels");
+    let mut labels = BTreeMap::new();
+    for (name, text) in texts {
+        let wrong = |expected: &str, found: &str| {
+            Problem::new(text.line, &text.key, format!("expected {expected}, found {found}"))
+        };
+        if name == "filename" {
+            let problem = wrong("another name", "filename");
+            r.problem(problem.hint("every file's path is its filename label already"));
+        } else if !is_label_name(&name) {
+            let problem = wrong("a label name", &format!("{name:?}"));
+            let hint = "letters, digits and _ only, no digit first, not __ first";
+            r.problem(problem.hint(hint));
+        } else if text.text.is_empty() {
+            let problem = wrong("a value", "an empty one");
+            r.problem(problem.hint("Loki ignores such labels: remove it"));
+        } else if text.text.len() > LABEL_VALUE_BYTES_MAX {
+            let expected = format!("at most {LABEL_VALUE_BYTES_MAX} bytes");
+            r.problem(wrong(&expected, &text.text.len().to_string()));
+        }
+        labels.insert(name, text.text);
+    }
+    labels
+}
+
+fn is_label_name(name: &str) -> bool {
+    name.len() <= LABEL_NAME_BYTES_MAX
+        && !name.starts_with("__")
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn sinks(r: &mut Reader<'_>, root: &mut Section) -> Vec<Sink> {
+    let sections = r.sections(root, "sinks");
+    if sections.len() != 1 {
+        let text = format!("expected one sink, found {}", sections.len());
+        let hint = "such as loki: { url: \"http://127.0.0.1:3100\" }";
+        r.problem(Problem::new(root.line, root.key("sinks"), text).hint(hint));
+    }
+    sections.into_iter().filter_map(|(name, section)| sink(r, name, section)).collect()
+}
+
+fn sink(r: &mut Reader<'_>, name: String, mut section: Section) -> Option<Sink> {
+    let type_text = r.text(&mut section, "type", "loki");
+    let kind = type_text.as_ref().map_or(name.as_str(), |text| text.text.as_str());
+    if kind != "loki" {
+        let text = format!("expected a sink of type loki, found {kind:?}");
+        let problem = Problem::new(section.line, section.key("type"), text);
+        r.problem(problem.hint("a sink's type is its name where it is not given: type: loki"));
+        return None;
+    }
+    if name.len() > 64 || !is_label_name(&name.replace('-', "_")) {
+        let text = format!("expected a short name of letters, digits, _ and -, found {name:?}");
+        r.problem(Problem::new(section.line, section.key(""), text));
+    }
+    let loki = Loki {
+        url: url(r, &mut section),
+        tenant: tenant(r, &mut section),
+        labels: labels(r, &mut section),
+        push_bytes_max: as_usize(r.bytes(
+            &mut section,
+            "push_bytes_max",
+            3 * MIB,
+            64 * KIB..=16 * MIB,
+        )),
+        linger: r.duration(&mut section, "linger", 50 * MS, Duration::ZERO..=10 * SECOND),
+        connections: r.integer(&mut section, "connections", 4, 1..=64),
+        timeout: r.duration(&mut section, "timeout", 10 * SECOND, 100 * MS..=600 * SECOND),
+    };
+    r.finish(section);
+    Some(Sink { name, kind: SinkKind::Loki(loki) })
+}
+
+fn url(r: &mut Reader<'_>, section: &mut Section) -> String {
+    let expected = "where Loki is, such as http://127.0.0.1:3100";
+    let Some(text) = r.required(section, "url", expected) else { return String::new() };
+    let uri = text.text.parse::<http::Uri>().ok();
+    let Some(uri) = uri.filter(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|h| !h.is_empty())
+    }) else {
+        r.problem(text.problem(expected));
+        return String::new();
+    };
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        // The text is not repeated: it holds a password.
+        let problem = Problem::new(text.line, &text.key, "expected no user and password");
+        r.problem(problem.hint("put a proxy in between that adds them"));
+    }
+    if uri.query().is_some() {
+        r.problem(text.problem("no ? in the url"));
+    }
+    let base = text.text.trim_end_matches('/');
+    if base.ends_with(PUSH_PATH) { base.to_owned() } else { format!("{base}{PUSH_PATH}") }
+}
+
+fn tenant(r: &mut Reader<'_>, section: &mut Section) -> String {
+    let Some(text) = r.text(section, "tenant", "a tenant's name") else { return String::new() };
+    let is_sign = |c: char| c.is_ascii_alphanumeric() || TENANT_SIGNS.contains(c);
+    if text.text.len() > TENANT_BYTES_MAX || !text.text.chars().all(is_sign) {
+        let expected =
+            format!("at most {TENANT_BYTES_MAX} letters, digits and {TENANT_SIGNS}, as Loki does");
+        r.problem(text.problem(&expected));
+    }
+    text.text
+}
+
+fn wal(r: &mut Reader<'_>, root: &mut Section) -> Wal {
+    let mut section = r.section(root, "wal");
+    let s = &mut section;
+    let wal = Wal {
+        bytes_max: r.bytes(s, "bytes_max", 8 * GIB, 16 * MIB..=1024 * GIB),
+        segment_bytes: r.bytes(s, "segment_bytes", 64 * MIB, MIB..=GIB),
+        commit_interval: r.duration(s, "commit_interval", 2 * MS, Duration::ZERO..=SECOND),
+        ring_bytes_max: r.bytes(s, "ring_bytes_max", 8 * MIB, MIB..=GIB),
+    };
+    r.finish(section);
+    wal
+}
+
+fn listen(r: &mut Reader<'_>, root: &mut Section, key: &'static str, port: u16) -> Listen {
+    let mut section = r.section(root, key);
+    let default = SocketAddr::from(([127, 0, 0, 1], port));
+    let listen = match r.text(&mut section, "listen", "an address") {
+        None => default,
+        Some(text) => text.text.parse().unwrap_or_else(|_| {
+            let problem = text.problem("an IP address and a port");
+            r.problem(problem.hint(format!("such as {default}, 0.0.0.0:{port} or [::]:{port}")));
+            default
+        }),
+    };
+    r.finish(section);
+    Listen { listen }
+}
+
+/// What no key can be checked for alone.
+fn check_together(r: &mut Reader<'_>, config: &Config) {
+    for (at, files) in config.sources.files.iter().enumerate() {
+        for Sink { name, kind: SinkKind::Loki(loki) } in &config.sinks {
+            let mut labels = loki.labels.clone();
+            labels.extend(files.labels.clone());
+            let count = labels.len() + 1;
+            if count > LABELS_MAX {
+                let text = format!(
+                    "expected at most {LABELS_MAX} labels with those of sinks.{name} and filename, \
+                     found {count}"
+                );
+                r.problem(Problem::new(0, format!("sources.files[{at}].labels"), text));
+            }
+        }
+    }
+    if config.server.listen == config.metrics.listen && config.server.listen.port() != 0 {
+        let text = format!("expected another address than server.listen, found {}", {
+            config.metrics.listen
+        });
+        r.problem(Problem::new(0, "metrics.listen", text));
+    }
+}
+
+/// The tree of a run without a file.
+pub fn quick_tree(loki_url: &str, paths: &[String], data_dir: &Path) -> Node {
+    let patterns = paths.iter().map(|path| Node::scalar(quick_pattern(path))).collect();
+    let texts = |entries: &[(&'static str, &str)]| {
+        Node::map(entries.iter().map(|(key, text)| (*key, Node::scalar(*text))).collect())
+    };
+    let files = Node::map(vec![
+        ("include", Node::list(patterns)),
+        ("labels", texts(&[("job", "log-capturer")])),
+    ]);
+    let loki = Node::map(vec![
+        ("url", Node::scalar(escape(loki_url))),
+        ("labels", texts(&[("host", "${HOSTNAME}")])),
+    ]);
+    Node::map(vec![
+        ("version", Node::scalar("1")),
+        ("data_dir", Node::scalar(escape(&data_dir.to_string_lossy()))),
+        ("sources", Node::map(vec![("files", Node::list(vec![files]))])),
+        ("sinks", Node::map(vec![("loki", loki)])),
+    ])
+}
+
+/// A path of the command line as a pattern: a file that is there is no pattern, and of a directory
+/// all logs are meant.
+fn quick_pattern(path: &str) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let text = absolute.to_string_lossy();
+    let literal = || globset::escape(&text);
+    escape(&match std::fs::metadata(&absolute) {
+        Ok(meta) if meta.is_dir() => format!("{}/**/*.log", literal()),
+        Ok(_) => literal(),
+        Err(_) => text.into_owned(),
+    })
+}
+
+/// A text in which no variable is meant.
+fn escape(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+pub fn print_auto<S: Serializer>(to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str("auto")
+}
+
+pub fn print_sinks<S: Serializer>(sinks: &[Sink], to: S) -> Result<S::Ok, S::Error> {
+    let mut map = to.serialize_map(Some(sinks.len()))?;
+    for Sink { name, kind } in sinks {
+        map.serialize_entry(name, kind)?;
+    }
+    map.end()
+}
+
+fn as_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("limited to less")
+}

@@ -1,0 +1,186 @@
+//! What the operator wrote, checked: file -> tree -> [`Config`], with all errors at once.
+//!
+//! The steps stand in their order: the YAML becomes a [`tree`] that knows its lines, variables are
+//! put in ([`expand`]), values are read ([`read`], [`units`]), and [`check`] knows the keys. Each
+//! component gets its own options from the result; none sees the [`Config`].
+
+mod tree;
+
+mod expand;
+
+mod units;
+
+mod read;
+
+mod check;
+
+mod error;
+
+pub use error::{Errors, Problem};
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A configuration that was checked. Printed, it is a file that reads as the same configuration.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    pub version: u32,
+    pub data_dir: PathBuf,
+    #[serde(serialize_with = "units::print_duration")]
+    pub drain_timeout: Duration,
+    pub cores: Cores,
+    pub sources: Sources,
+    #[serde(serialize_with = "check::print_sinks")]
+    pub sinks: Vec<Sink>,
+    pub wal: Wal,
+    pub server: Listen,
+    pub metrics: Listen,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cores {
+    pub shards: Shards,
+    pub egress: Egress,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Shards {
+    #[serde(serialize_with = "check::print_auto")]
+    Auto,
+    Count(usize),
+    Cpus(Vec<usize>),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Egress {
+    #[serde(serialize_with = "check::print_auto")]
+    Auto,
+    Cpu(usize),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sources {
+    pub files: Vec<FileSource>,
+    #[serde(serialize_with = "units::print_duration")]
+    pub reconcile_interval: Duration,
+    pub open_files_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FileSource {
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    pub start_at: StartAt,
+    pub follow_symlinks: bool,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub line_bytes_max: usize,
+    pub long_lines: LongLines,
+    #[serde(serialize_with = "units::print_duration")]
+    pub partial_line_timeout: Duration,
+}
+
+/// Where reading begins in a file that was never seen before and is there at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartAt {
+    Beginning,
+    End,
+}
+
+/// What becomes of a line longer than `line_bytes_max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LongLines {
+    Split,
+    Truncate,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sink {
+    pub name: String,
+    pub kind: SinkKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum SinkKind {
+    Loki(Loki),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Loki {
+    /// Of the push endpoint.
+    pub url: String,
+    pub tenant: String,
+    pub labels: BTreeMap<String, String>,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub push_bytes_max: usize,
+    #[serde(serialize_with = "units::print_duration")]
+    pub linger: Duration,
+    pub connections: usize,
+    #[serde(serialize_with = "units::print_duration")]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Wal {
+    #[serde(serialize_with = "units::print_bytes")]
+    pub bytes_max: u64,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub segment_bytes: u64,
+    #[serde(serialize_with = "units::print_duration")]
+    pub commit_interval: Duration,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub ring_bytes_max: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Listen {
+    pub listen: SocketAddr,
+}
+
+/// Reads and checks a file, with the variables of this process.
+pub fn load(file: &Path) -> Result<Config, Errors> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| Errors::of_file(&name, &error))?;
+    parse(&text, &name, &variable)
+}
+
+/// Checks a text; `variable` is asked for the `${…}` in it.
+pub fn parse(
+    text: &str,
+    file: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, Errors> {
+    let tree = tree::Node::parse(text).map_err(|problem| Errors::new(file, vec![problem]))?;
+    check::config(tree, variable).map_err(|problems| Errors::new(file, problems))
+}
+
+/// The configuration of a run without a file: follow `paths` (files, globs, or directories, of which
+/// all `*.log` at any depth) and push to `loki_url`.
+pub fn quick(loki_url: &str, paths: &[String], data_dir: &Path) -> Result<Config, Errors> {
+    let tree = check::quick_tree(loki_url, paths, data_dir);
+    check::config(tree, &variable).map_err(|problems| Errors::new("the command line", problems))
+}
+
+impl Config {
+    /// As a file, all defaults written out.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        serde_saphyr::to_string(self).expect("a checked configuration can be printed")
+    }
+}
+
+/// A variable of this process. `HOSTNAME` is always there: shells set it and service managers do not.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().or_else(|| {
+        let uname = rustix::system::uname();
+        (name == "HOSTNAME").then(|| uname.nodename().to_string_lossy().into_owned())
+    })
+}

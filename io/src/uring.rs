@@ -1,0 +1,259 @@
+//! The real disk: one directory, O_DIRECT through io_uring on the executor that calls it.
+//!
+//! Data moves through the ring; operations on names (list, rename, unlink, sync of the directory)
+//! have no place in the ring and run on the executor's blocking thread, so that none stalls a shard.
+
+use crate::disk::{Disk, DiskError, Entry};
+use crate::format::{BLOCK_BYTES, TMP_SUFFIX};
+use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug)]
+pub struct UringDisk {
+    dir: PathBuf,
+    quarantine: PathBuf,
+}
+
+pub struct UringFile {
+    file: DmaFile,
+    path: PathBuf,
+}
+
+/// A DMA buffer that knows how much of it is meant.
+pub struct UringBuffer(DmaBuffer);
+
+impl std::ops::Deref for UringBuffer {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl std::ops::DerefMut for UringBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.as_bytes_mut()
+    }
+}
+
+impl UringDisk {
+    /// Makes the directory where it is missing, readable by its owner alone.
+    pub fn new(dir: &Path, quarantine: &Path) -> Result<UringDisk, DiskError> {
+        for path in [dir, quarantine] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(|source| error("create directory", path, source))?;
+        }
+        if let Some(parent) = dir.parent() {
+            sync_directory(parent)?;
+        }
+        Ok(UringDisk { dir: dir.to_owned(), quarantine: quarantine.to_owned() })
+    }
+
+    async fn create_at(
+        &self,
+        tmp: &Path,
+        bytes: u64,
+        head: UringBuffer,
+    ) -> Result<DmaFile, DiskError> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .read(true)
+            .mode(0o600)
+            .dma_open(tmp)
+            .await
+            .map_err(|e| ring_error("create", tmp, e))?;
+        let filled = async {
+            file.pre_allocate(bytes, false).await.map_err(|e| ring_error("allocate", tmp, e))?;
+            write_all(&file, tmp, 0, head).await?;
+            file.fdatasync().await.map_err(|e| ring_error("sync", tmp, e))
+        };
+        match filled.await {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                // Its space is what is missing when the disk is full: give it back.
+                let _ = file.close().await;
+                let _ = fs::remove_file(tmp);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Disk for UringDisk {
+    type File = UringFile;
+    type Buffer = UringBuffer;
+
+    fn buffer(&self, bytes: usize) -> UringBuffer {
+        assert!(bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES));
+        UringBuffer(glommio::allocate_dma_buffer(bytes))
+    }
+
+    async fn list(&self) -> Result<Vec<Entry>, DiskError> {
+        let dir = self.dir.clone();
+        blocking(move || list_directory(&dir)).await
+    }
+
+    async fn create(
+        &self,
+        name: &str,
+        bytes: u64,
+        head: UringBuffer,
+    ) -> Result<UringFile, DiskError> {
+        let tmp = self.dir.join(format!("{name}{TMP_SUFFIX}"));
+        let file = self.create_at(&tmp, bytes, head).await?;
+        let (dir, path) = (self.dir.clone(), self.dir.join(name));
+        let renamed = {
+            let path = path.clone();
+            blocking(move || {
+                fs::rename(&tmp, &path).map_err(|source| error("rename", &tmp, source))?;
+                sync_directory(&dir)
+            })
+            .await
+        };
+        match renamed {
+            Ok(()) => Ok(UringFile { file, path }),
+            Err(error) => {
+                let _ = file.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self, name: &str) -> Result<UringFile, DiskError> {
+        let path = self.dir.join(name);
+        let file = DmaFile::open(&path).await.map_err(|e| ring_error("open", &path, e))?;
+        file.fdatasync().await.map_err(|e| ring_error("sync", &path, e))?;
+        Ok(UringFile { file, path })
+    }
+
+    async fn read(&self, file: &UringFile, at: u64, bytes: usize) -> Result<Vec<u8>, DiskError> {
+        let read = file
+            .file
+            .read_at_aligned(at, bytes)
+            .await
+            .map_err(|e| ring_error("read", &file.path, e))?;
+        Ok(read.to_vec())
+    }
+
+    async fn write(&self, file: &UringFile, at: u64, buffer: UringBuffer) -> Result<(), DiskError> {
+        write_all(&file.file, &file.path, at, buffer).await
+    }
+
+    async fn sync(&self, file: &UringFile) -> Result<(), DiskError> {
+        file.file.fdatasync().await.map_err(|e| ring_error("sync", &file.path, e))
+    }
+
+    async fn remove(&self, names: &[String]) -> Result<(), DiskError> {
+        let (dir, names) = (self.dir.clone(), names.to_vec());
+        blocking(move || {
+            for name in names {
+                let path = dir.join(name);
+                match fs::remove_file(&path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(error("remove", &path, e));
+                    }
+                    _ => {}
+                }
+            }
+            sync_directory(&dir)
+        })
+        .await
+    }
+
+    async fn quarantine(&self, name: &str) -> Result<(), DiskError> {
+        let from = self.dir.join(name);
+        let owner = self.dir.parent().and_then(Path::file_name).unwrap_or_default();
+        let to = self.quarantine.join(format!("{}-{name}", owner.to_string_lossy()));
+        blocking(move || {
+            if to.exists() {
+                return Ok(());
+            }
+            fs::copy(&from, &to).map_err(|source| error("copy to quarantine", &from, source))?;
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600))
+                .map_err(|source| error("chmod", &to, source))
+        })
+        .await
+    }
+
+    async fn close(&self, file: UringFile) -> Result<(), DiskError> {
+        let UringFile { file, path } = file;
+        file.close().await.map_err(|e| ring_error("close", &path, e))
+    }
+}
+
+async fn write_all(
+    file: &DmaFile,
+    path: &Path,
+    at: u64,
+    buffer: UringBuffer,
+) -> Result<(), DiskError> {
+    let expected = buffer.len();
+    let written = file.write_at(buffer.0, at).await.map_err(|e| ring_error("write", path, e))?;
+    if written != expected {
+        let short = std::io::Error::new(
+            std::io::ErrorKind::WriteZero,
+            format!("{written} of {expected} bytes were written"),
+        );
+        return Err(error("write", path, short));
+    }
+    Ok(())
+}
+
+fn list_directory(dir: &Path) -> Result<Vec<Entry>, DiskError> {
+    // What a crash left between a rename and the sync of its directory is settled here.
+    sync_directory(dir)?;
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|source| error("list", dir, source))? {
+        let entry = entry.map_err(|source| error("list", dir, source))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let meta = entry.metadata().map_err(|source| error("stat", &entry.path(), source))?;
+        if !meta.is_file() {
+            continue;
+        }
+        if name.ends_with(TMP_SUFFIX) {
+            fs::remove_file(entry.path())
+                .map_err(|source| error("remove", &entry.path(), source))?;
+            continue;
+        }
+        entries.push(Entry { name, bytes: meta.len() });
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+fn sync_directory(dir: &Path) -> Result<(), DiskError> {
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|source| error("sync directory", dir, source))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(work).await
+}
+
+fn error(operation: &'static str, path: &Path, source: std::io::Error) -> DiskError {
+    DiskError { operation, path: path.display().to_string(), source }
+}
+
+fn ring_error(
+    operation: &'static str,
+    path: &Path,
+    source: glommio::GlommioError<()>,
+) -> DiskError {
+    // glommio wraps the kernel's answer with the path; the number inside is what decides.
+    let source = match source {
+        glommio::GlommioError::IoError(source)
+        | glommio::GlommioError::EnhancedIoError { source, .. } => source,
+        other => std::io::Error::other(other.to_string()),
+    };
+    error(operation, path, source)
+}

@@ -1,0 +1,388 @@
+//! The log's bookkeeping: which frame goes where, what the quota allows, what may be removed.
+//!
+//! A plain state machine: it is told what happened and says what to do next. [`super::Wal`] does it.
+
+use super::ladder::Ladder;
+use super::{Durable, Place};
+use crate::format::{
+    BLOCK_BYTES, BODY_BYTES_MAX, Checkpoint, Cursor, FRAME_HEADER_BYTES, FrameHeader,
+    META_BYTES_MAX, SegmentHeader, Seq, SinkAcked, TAG_BYTES_MAX, frame_bytes,
+};
+use crate::tail::Identity;
+use std::collections::{HashMap, VecDeque};
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Stands in every file: the number of the shard.
+    pub owner: u32,
+    /// The name under which `acked` stands in the checkpoint.
+    pub sink: String,
+    pub segment_bytes: u64,
+    /// All segments together.
+    pub bytes_max: u64,
+    /// What one write and sync takes at most, one larger frame excepted.
+    pub group_bytes_max: usize,
+}
+
+/// A finished frame on its way into the log. `meta` is the tag followed by the encoded cursors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    pub meta: Vec<u8>,
+    pub tag_len: u16,
+    pub body: Vec<u8>,
+    pub raw_len: u32,
+    pub entries: u32,
+    pub stream: u64,
+    pub oldest_arrival_ns: i64,
+}
+
+impl Sealed {
+    fn bytes(&self) -> usize {
+        frame_bytes(self.meta.len(), self.body.len())
+    }
+}
+
+/// The latest durable cursor of each source.
+#[derive(Debug, Default, Clone)]
+pub struct CursorTable(HashMap<Identity, Cursor>);
+
+impl CursorTable {
+    /// Of two cursors of one source the later stamp counts, then the larger offset. True where it
+    /// was taken.
+    pub fn take_in(&mut self, cursor: Cursor) -> bool {
+        let known = self.0.get(&cursor.identity);
+        let later = known.is_none_or(|k| (k.stamp_ns, k.offset) < (cursor.stamp_ns, cursor.offset));
+        if later {
+            self.0.insert(cursor.identity, cursor);
+        }
+        later
+    }
+
+    /// Frames come in the order of the log, so the newer one counts whatever the clock said.
+    pub fn replace(&mut self, cursor: Cursor) {
+        self.0.insert(cursor.identity, cursor);
+    }
+
+    pub fn forget(&mut self, source: &Identity) {
+        self.0.remove(source);
+    }
+
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<Cursor> {
+        let mut cursors: Vec<Cursor> = self.0.values().cloned().collect();
+        cursors.sort_by_key(|cursor| cursor.identity);
+        cursors
+    }
+}
+
+/// A segment on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    pub first_seq: Seq,
+    /// Its last durable frame; `first_seq - 1` where it has none.
+    pub last_seq: Seq,
+    pub bytes: u64,
+}
+
+/// The segment that takes frames.
+#[derive(Debug)]
+struct Tail {
+    salt: u64,
+    offset: u64,
+}
+
+/// What one commit writes.
+#[derive(Debug)]
+pub struct Group {
+    /// The segment, by its first sequence number.
+    pub segment: Seq,
+    pub birth: Option<Birth>,
+    pub offset: u64,
+    pub bytes: usize,
+    salt: u64,
+    durable: Seq,
+    acked: Seq,
+    frames: Vec<(Seq, Sealed)>,
+}
+
+#[derive(Debug)]
+pub struct Birth {
+    pub header: SegmentHeader,
+    pub bytes: u64,
+}
+
+pub struct Log {
+    pub(super) options: Options,
+    pub(super) ladder: Ladder,
+    pub(super) cursors: CursorTable,
+    /// Oldest first; the last one takes frames while `tail` is there.
+    segments: VecDeque<Segment>,
+    tail: Option<Tail>,
+    pending: VecDeque<(Seq, Sealed)>,
+    pending_bytes: u64,
+    last_crc: u32,
+    generation: u64,
+    checkpointed_acked: Seq,
+    checkpointed_durable: Seq,
+}
+
+impl Log {
+    pub(super) fn recovered(
+        options: Options,
+        ladder: Ladder,
+        cursors: CursorTable,
+        segments: Vec<Segment>,
+        generation: u64,
+        checkpointed: (Seq, Seq),
+    ) -> Log {
+        assert!(options.segment_bytes.is_multiple_of(BLOCK_BYTES as u64));
+        assert!(options.segment_bytes >= 4 * BLOCK_BYTES as u64);
+        assert!(options.bytes_max >= 2 * options.segment_bytes);
+        Log {
+            options,
+            ladder,
+            cursors,
+            segments: segments.into(),
+            tail: None,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            last_crc: 0,
+            generation,
+            checkpointed_acked: checkpointed.0,
+            checkpointed_durable: checkpointed.1,
+        }
+    }
+
+    pub fn append(&mut self, frame: Sealed) -> Result<Seq, Sealed> {
+        assert!(!frame.body.is_empty() && frame.body.len() <= BODY_BYTES_MAX);
+        assert!(frame.meta.len() <= META_BYTES_MAX && frame.tag_len as usize <= TAG_BYTES_MAX);
+        let bytes = frame.bytes() as u64;
+        if self.disk_bytes_with(self.pending_bytes + bytes) > self.options.bytes_max {
+            return Err(frame);
+        }
+        let seq = self.ladder.append();
+        self.pending_bytes += bytes;
+        self.pending.push_back((seq, frame));
+        Ok(seq)
+    }
+
+    /// What the segments would take with `more` bytes of frames, by a bound that is never too low:
+    /// a frame may leave up to its own size unused at the end of a segment.
+    fn disk_bytes_with(&self, more: u64) -> u64 {
+        let free = match &self.tail {
+            Some(tail) => self.segments.back().map_or(0, |s| s.bytes.saturating_sub(tail.offset)),
+            None => 0,
+        };
+        let segments = if more <= free { 0 } else { (more - free).div_ceil(self.usable()) };
+        self.disk_bytes() + segments * self.options.segment_bytes
+    }
+
+    /// What a segment holds for certain.
+    fn usable(&self) -> u64 {
+        (self.options.segment_bytes - BLOCK_BYTES as u64) / 2
+    }
+
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending_bytes
+    }
+
+    /// The next group to write, as many frames as fit one write and one segment.
+    pub fn next_group(&mut self) -> Option<Group> {
+        let first_bytes = self.pending.front()?.1.bytes() as u64;
+        let room = match &self.tail {
+            Some(tail) => self.segments.back().expect("a tail has a segment").bytes - tail.offset,
+            None => 0,
+        };
+        let birth = (first_bytes > room).then(|| self.birth(first_bytes));
+        let segment = self.segments.back().expect("just made where there was none");
+        let tail = self.tail.as_ref().expect("likewise");
+        let limit = usize::try_from(segment.bytes - tail.offset)
+            .expect("a segment is addressable")
+            .min(self.options.group_bytes_max.max(first_bytes as usize));
+        let mut bytes = 0;
+        let mut frames = Vec::new();
+        while let Some((_, frame)) = self.pending.front()
+            && bytes + frame.bytes() <= limit
+        {
+            bytes += frame.bytes();
+            frames.extend(self.pending.pop_front());
+        }
+        Some(Group {
+            segment: segment.first_seq,
+            birth,
+            offset: tail.offset,
+            bytes,
+            salt: tail.salt,
+            durable: self.ladder.durable.0,
+            acked: self.ladder.acked.0,
+            frames,
+        })
+    }
+
+    fn birth(&mut self, frame_bytes: u64) -> Birth {
+        let first_seq = self.ladder.durable.0.next();
+        let header = SegmentHeader {
+            owner: self.options.owner,
+            salt: random(),
+            first_seq,
+            previous_crc: self.last_crc,
+        };
+        let bytes = self.options.segment_bytes.max(frame_bytes + BLOCK_BYTES as u64);
+        // A poisoned segment without a durable frame has the name that this one gets: replaced.
+        if self.segments.back().is_some_and(|last| last.first_seq == first_seq) {
+            self.segments.pop_back();
+        }
+        self.segments.push_back(Segment { first_seq, last_seq: first_seq.previous(), bytes });
+        self.tail = Some(Tail { salt: header.salt, offset: BLOCK_BYTES as u64 });
+        Birth { header, bytes }
+    }
+
+    /// The group is written and synced.
+    pub fn group_done(&mut self, group: Group, last_crc: u32) -> Vec<Durable> {
+        let last = group.frames.last().expect("a group has frames").0;
+        self.ladder.make_durable(last);
+        self.last_crc = last_crc;
+        self.pending_bytes -= group.bytes as u64;
+        self.segments.back_mut().expect("the group's").last_seq = last;
+        self.tail.as_mut().expect("the group's").offset += group.bytes as u64;
+        let mut next_offset = group.offset;
+        let mut durable = Vec::with_capacity(group.frames.len());
+        for (seq, frame) in group.frames {
+            next_offset += frame.bytes() as u64;
+            let place = Place { segment: group.segment, next_offset };
+            durable.push(self.frame_done(seq, frame, place));
+        }
+        durable
+    }
+
+    fn frame_done(&mut self, seq: Seq, frame: Sealed, place: Place) -> Durable {
+        let (tag, cursors) = frame.meta.split_at(frame.tag_len as usize);
+        let cursors = Cursor::decode_all(cursors).expect("this program encoded them");
+        cursors.into_iter().for_each(|cursor| self.cursors.replace(cursor));
+        Durable {
+            seq,
+            place,
+            tag: tag.to_vec(),
+            stream: frame.stream,
+            oldest_arrival_ns: frame.oldest_arrival_ns,
+            raw_len: frame.raw_len,
+            entries: frame.entries,
+            body: frame.body,
+        }
+    }
+
+    /// Nothing of the group counts as written, and its segment takes no more.
+    pub fn group_failed(&mut self, group: Group) {
+        if group.birth.is_some() {
+            self.segments.pop_back();
+        }
+        self.tail = None;
+        for frame in group.frames.into_iter().rev() {
+            self.pending.push_front(frame);
+        }
+    }
+
+    pub fn sent(&mut self, sent: Seq) {
+        self.ladder.send(sent);
+    }
+
+    pub fn ack(&mut self, acked: Seq) {
+        self.ladder.ack(acked);
+    }
+
+    /// Segments of which every frame is acked, but never the one that takes frames.
+    #[must_use]
+    pub fn removable(&self) -> Vec<Seq> {
+        let closed = self.segments.len() - usize::from(self.tail.is_some());
+        let acked = self.ladder.acked.0;
+        let segments = self.segments.iter().take(closed);
+        segments.take_while(|s| s.last_seq <= acked).map(|s| s.first_seq).collect()
+    }
+
+    pub fn removed(&mut self, segments: &[Seq]) {
+        for first_seq in segments {
+            let segment = self.segments.pop_front().expect("removable named it");
+            assert_eq!(segment.first_seq, *first_seq);
+            assert!(segment.last_seq <= self.ladder.acked.0, "no segment goes before its acks");
+            self.ladder.trim(segment.last_seq.max(self.ladder.trimmed.0));
+        }
+    }
+
+    /// Segment that holds `seq`, or the next one above it.
+    #[must_use]
+    pub(super) fn segment_of(&self, seq: Seq) -> Option<Segment> {
+        self.segments.iter().find(|segment| segment.last_seq >= seq).cloned()
+    }
+
+    pub fn next_checkpoint(&mut self) -> Checkpoint {
+        self.generation += 1;
+        Checkpoint {
+            owner: self.options.owner,
+            generation: self.generation,
+            durable: self.ladder.durable.0,
+            acked: vec![SinkAcked { sink: self.options.sink.clone(), acked: self.ladder.acked.0 }],
+            cursors: self.cursors.to_vec(),
+        }
+    }
+
+    pub fn checkpointed(&mut self, checkpoint: &Checkpoint) {
+        self.checkpointed_acked = checkpoint.acked[0].acked;
+        self.checkpointed_durable = checkpoint.durable;
+    }
+
+    /// The next frame would carry the acked position; where none comes, a checkpoint has to.
+    #[must_use]
+    pub fn checkpoint_is_stale(&self) -> bool {
+        let segment = self.segments.back();
+        let born_since = segment.is_some_and(|s| s.first_seq > self.checkpointed_durable.next());
+        let all_acked = self.ladder.acked.0 == self.ladder.durable.0;
+        born_since || (all_acked && self.checkpointed_acked < self.ladder.acked.0)
+    }
+}
+
+impl Group {
+    /// Writes the frames into `buffer` as they stand on the disk; the last one's header checksum.
+    pub fn encode(&self, buffer: &mut [u8]) -> u32 {
+        assert_eq!(buffer.len(), self.bytes);
+        let mut rest = buffer;
+        let mut crc = 0;
+        for (seq, frame) in &self.frames {
+            let (out, next) = rest.split_at_mut(frame.bytes());
+            let header = FrameHeader {
+                salt: self.salt,
+                seq: *seq,
+                durable: self.durable,
+                acked: self.acked,
+                stream: frame.stream,
+                oldest_arrival_ns: frame.oldest_arrival_ns,
+                meta_len: u32::try_from(frame.meta.len()).expect("checked by append"),
+                body_len: u32::try_from(frame.body.len()).expect("checked by append"),
+                raw_len: frame.raw_len,
+                entries: frame.entries,
+                meta_crc: crc32c::crc32c(&frame.meta),
+                body_crc: crc32c::crc32c(&frame.body),
+                tag_len: frame.tag_len,
+            };
+            header.encode(out);
+            crc = FrameHeader::crc_of(out);
+            let body = header.body_range();
+            out[FRAME_HEADER_BYTES..body.start].copy_from_slice(&frame.meta);
+            out[body.clone()].copy_from_slice(&frame.body);
+            out[body.end..].fill(0);
+            rest = next;
+        }
+        crc
+    }
+}
+
+/// A salt only has to differ from those of the segments whose blocks this one may have inherited.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,4 @@
+//! What the product measures about itself: clock, counters, latency, and their exposition.
+
+pub mod clock;
+pub mod metrics;

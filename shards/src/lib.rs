@@ -1,0 +1,13 @@
+//! The mechanism that runs shards: which CPU does what, how one wakes another, when all stop.
+//!
+//! Nothing here knows logs, files or HTTP. Between threads there are rings and doorbells, and
+//! nothing else is shared.
+
+pub mod topology;
+
+pub mod executor;
+
+pub mod bell;
+pub mod credit;
+pub mod ring;
+pub mod stop;

@@ -1,0 +1,45 @@
+//! A bounded ring between two threads, with a bell that the receiver hears.
+
+use crate::bell::Bell;
+use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
+
+/// Takes items until it is full, and then gives them back.
+pub struct Ring<T> {
+    queue: ArrayQueue<T>,
+    bell: Arc<Bell>,
+}
+
+impl<T> Ring<T> {
+    /// `bell` is rung for each item, once the receiver can see it.
+    #[must_use]
+    pub fn new(items_max: usize, bell: Arc<Bell>) -> Ring<T> {
+        Ring { queue: ArrayQueue::new(items_max), bell }
+    }
+
+    /// The item comes back where the ring is full.
+    pub fn push(&self, item: T) -> Result<(), T> {
+        self.queue.push(item)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    pub fn pop(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.queue.is_full()
+    }
+}

@@ -1,0 +1,405 @@
+//! Start, run and stop: which threads there are, and what each is given.
+//!
+//! Threads: this one (signals, the watchdog, the deadline), `shard-N` (one for each shard, pinned),
+//! `egress-N` (the senders, on the egress CPU), `discover` (on the egress CPU, too).
+
+use crate::egress::Egress;
+use crate::handoff::Lane;
+use crate::ingest::{self, FileEvent, Links};
+use crate::push::Client;
+use crate::server::{self, Status};
+use crate::{discover, options, systemd};
+use config::Config;
+use io::format::Cursor;
+use io::wal::WalError;
+use perf::metrics::Metrics;
+use shards::bell::Bell;
+use shards::executor::{self, ExecutorError};
+use shards::ring::Ring;
+use shards::stop::{Phase, Stop};
+use shards::topology::{self, Plan, TopologyError};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Why the appliance did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The operator has to change something: exit 78.
+    #[error("{0}")]
+    Setup(String),
+    #[error("shard {shard}: {source}")]
+    Shard { shard: usize, source: WalError },
+    #[error("discovery: {0}")]
+    Discovery(String),
+}
+
+impl RunError {
+    /// 78 (EX_CONFIG) where a restart changes nothing, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Setup(_) | RunError::Shard { source: WalError::Format { .. }, .. } => 78,
+            RunError::Shard { .. } | RunError::Discovery(_) => 1,
+        }
+    }
+}
+
+impl From<TopologyError> for RunError {
+    fn from(error: TopologyError) -> RunError {
+        RunError::Setup(error.to_string())
+    }
+}
+
+impl From<ExecutorError> for RunError {
+    fn from(error: ExecutorError) -> RunError {
+        RunError::Setup(error.to_string())
+    }
+}
+
+/// What the other threads tell this one.
+enum Report {
+    Recovered { cursors: Vec<Cursor> },
+    Ended { shard: usize, result: Result<(), WalError> },
+    Discovered,
+    DiscoveryFailed(String),
+    Signal,
+}
+
+/// From discovery to one shard; where it is full, discovery waits.
+const EVENTS_MAX: usize = 4096;
+/// Registered with each shard's ring for direct I/O.
+const IO_MEMORY_BYTES: usize = 4 << 20;
+/// What is left of the drain deadline for the last checkpoint.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+
+/// Runs until a signal, and then until everything is drained or the deadline is over.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    executor::check_io_uring()?;
+    let plan = Plan::of_this_machine(&options::topology(config))?;
+    let _lock = lock_data_dir(&config.data_dir)?;
+    let api = bind(config.server.listen, "server.listen")?;
+    let metrics_listener = bind(config.metrics.listen, "metrics.listen")?;
+    let (report, reports) = mpsc::channel();
+    forward_signals(report.clone())?;
+
+    // Shards that an earlier run had and this one has not: their logs are sent all the same.
+    let count = plan.shards.len().max(shards_on_disk(&config.data_dir)?);
+    let sinks: Vec<String> = config.sinks.iter().map(|sink| sink.name.clone()).collect();
+    let status = Arc::new(Status {
+        ready: AtomicBool::new(false),
+        metrics: Metrics::new(count, &sinks, env!("CARGO_PKG_VERSION")),
+    });
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        shards = ?plan.shards, egress = plan.egress, data_dir = %config.data_dir.display(),
+        api = %api.local_addr().map_err(|e| RunError::Setup(e.to_string()))?,
+        metrics = %metrics_listener.local_addr().map_err(|e| RunError::Setup(e.to_string()))?,
+        "starting"
+    );
+
+    let stop = Stop::default();
+    let egress_bell = Arc::new(Bell::default());
+    stop.rings(egress_bell.clone());
+    let links: Vec<Links> =
+        (0..count).map(|shard| link(&egress_bell, &stop, &status, shard)).collect();
+    start_egress(config, &plan, &links, egress_bell, &stop, &status);
+    let mut listeners = Some((api, metrics_listener));
+    for (number, links) in links.iter().enumerate() {
+        let cpu = plan.shards[number % plan.shards.len()];
+        let listeners = listeners.take();
+        let options = options::shard(config, number, count);
+        start_shard(options, cpu, links.clone(), listeners, &status, report.clone())?;
+    }
+
+    let mut cursors = Vec::new();
+    let mut run = Running { stop, status, alive: count, error: None, deadline: None };
+    for _ in 0..count {
+        match reports.recv() {
+            Ok(Report::Recovered { cursors: more }) => cursors.extend(more),
+            Ok(other) => {
+                // Stopped, or failed, before it began.
+                run.take(other, config.drain_timeout);
+                return run.finish(&reports, config.drain_timeout);
+            }
+            Err(_) => unreachable!("this thread holds a sender"),
+        }
+    }
+    // Only the shards that were asked for get files; the others empty their logs.
+    start_discovery(config, &plan, links[..plan.shards.len()].to_vec(), cursors, &run, report)?;
+    run.finish(&reports, config.drain_timeout)
+}
+
+/// The state of this thread once all others run.
+struct Running {
+    stop: Stop,
+    status: Arc<Status>,
+    alive: usize,
+    error: Option<RunError>,
+    deadline: Option<Instant>,
+}
+
+impl Running {
+    fn finish(
+        mut self,
+        reports: &mpsc::Receiver<Report>,
+        drain_timeout: Duration,
+    ) -> Result<(), RunError> {
+        let watchdog = systemd::watchdog_interval();
+        while self.alive > 0 {
+            let wait = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let wait = wait.into_iter().chain(watchdog).min().unwrap_or(Duration::from_secs(3600));
+            match reports.recv_timeout(wait) {
+                Ok(report) => self.take(report, drain_timeout),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            systemd::alive();
+            if self.deadline.is_some_and(|at| at <= Instant::now()) {
+                if self.stop.phase() == Phase::Leaving {
+                    tracing::warn!("a shard did not end in time; what is durable stays so");
+                    break;
+                }
+                tracing::info!("the drain deadline is over; the rest stays in the log");
+                self.stop.advance(Phase::Leaving);
+                self.deadline = Some(Instant::now() + LEAVE_TIME);
+            }
+        }
+        self.stop.advance(Phase::Leaving);
+        match self.error {
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            Some(error) => Err(error),
+        }
+    }
+
+    fn take(&mut self, report: Report, drain_timeout: Duration) {
+        match report {
+            Report::Recovered { .. } => {}
+            Report::Discovered => {
+                if self.stop.phase() == Phase::Running {
+                    self.status.ready.store(true, Ordering::Release);
+                    systemd::ready();
+                    tracing::info!("ready");
+                }
+            }
+            Report::Signal if self.stop.phase() > Phase::Running => {
+                tracing::warn!("a second signal: leaving at once; what is durable stays so");
+                std::process::exit(130);
+            }
+            Report::Signal => {
+                tracing::info!(?drain_timeout, "stopping: sources are closed, the log drains");
+                self.drain(drain_timeout);
+            }
+            Report::Ended { shard, result } => {
+                self.alive -= 1;
+                if let Err(source) = result {
+                    tracing::error!(shard, error = %source, "a shard failed; stopping");
+                    self.error.get_or_insert(RunError::Shard { shard, source });
+                    self.drain(drain_timeout);
+                }
+            }
+            Report::DiscoveryFailed(error) => {
+                tracing::error!(error, "discovery failed; stopping");
+                self.error.get_or_insert(RunError::Discovery(error));
+                self.drain(drain_timeout);
+            }
+        }
+    }
+
+    fn drain(&mut self, drain_timeout: Duration) {
+        self.status.ready.store(false, Ordering::Release);
+        systemd::stopping();
+        self.stop.advance(Phase::Draining);
+        let time = drain_timeout.saturating_sub(LEAVE_TIME.min(drain_timeout / 4));
+        self.deadline.get_or_insert(Instant::now() + time);
+    }
+}
+
+fn link(egress_bell: &Arc<Bell>, stop: &Stop, status: &Status, shard: usize) -> Links {
+    let (source_bell, ack_bell) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+    stop.rings(source_bell.clone());
+    stop.rings(ack_bell.clone());
+    Links {
+        events: Arc::new(Ring::new(EVENTS_MAX, source_bell.clone())),
+        source_bell,
+        lane: Arc::new(Lane::new(egress_bell.clone(), ack_bell.clone())),
+        ack_bell,
+        stop: stop.clone(),
+        counts: status.metrics.shards[shard].clone(),
+    }
+}
+
+fn start_egress(
+    config: &Config,
+    plan: &Plan,
+    links: &[Links],
+    bell: Arc<Bell>,
+    stop: &Stop,
+    status: &Status,
+) {
+    let client = options::client(config);
+    let senders = client.connections;
+    let egress = Arc::new(Egress::new(
+        links.iter().map(|links| links.lane.clone()).collect(),
+        Client::new(&client),
+        options::egress(config),
+        bell,
+        stop.clone(),
+        status.metrics.sinks[0].clone(),
+    ));
+    for number in 0..senders {
+        let (egress, cpu) = (egress.clone(), plan.egress);
+        // Never joined: a sender may be inside a push when the process leaves, and that push is
+        // sent again by the next run.
+        spawn(&format!("egress-{number}"), move || {
+            pin(cpu);
+            egress.run();
+        });
+    }
+}
+
+fn start_shard(
+    options: ingest::Options,
+    cpu: usize,
+    links: Links,
+    listeners: Option<(TcpListener, TcpListener)>,
+    status: &Arc<Status>,
+    report: mpsc::Sender<Report>,
+) -> Result<(), RunError> {
+    let status = status.clone();
+    let shard = options.number;
+    let executor =
+        executor::Options { name: format!("shard-{shard}"), cpu, io_memory_bytes: IO_MEMORY_BYTES };
+    let handle = executor::spawn(&executor, move || async move {
+        if let Some((api, metrics)) = listeners {
+            server::start(api, metrics, &status);
+        }
+        let recovered = report.clone();
+        let result = ingest::run(options, links, move |found| {
+            // Nobody listens any more where the process is leaving.
+            let _ = recovered.send(Report::Recovered { cursors: found.cursors });
+        })
+        .await;
+        let _ = report.send(Report::Ended { shard, result });
+    })?;
+    // Its end is reported, not joined: a shard that hangs must not hold up the exit.
+    drop(handle);
+    Ok(())
+}
+
+fn start_discovery(
+    config: &Config,
+    plan: &Plan,
+    links: Vec<Links>,
+    cursors: Vec<Cursor>,
+    run: &Running,
+    report: mpsc::Sender<Report>,
+) -> Result<(), RunError> {
+    let events: Vec<Arc<Ring<FileEvent>>> = links.into_iter().map(|links| links.events).collect();
+    let (stop, status, cpu) = (run.stop.clone(), run.status.clone(), plan.egress);
+    let discovery = discover::Discovery::new(options::discovery(config), cursors, events)
+        .map_err(|error| RunError::Setup(error.to_string()))?;
+    spawn("discover", move || {
+        pin(cpu);
+        let ready = report.clone();
+        let ended = discovery.run(&stop, &status.metrics, move || {
+            let _ = ready.send(Report::Discovered);
+        });
+        if let Err(error) = ended {
+            let _ = report.send(Report::DiscoveryFailed(error.to_string()));
+        }
+    });
+    Ok(())
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(256 << 10)
+        .spawn(work)
+        .expect("a thread can be started");
+}
+
+fn pin(cpu: usize) {
+    if let Err(error) = topology::pin(cpu) {
+        tracing::warn!(cpu, %error, "a thread cannot be pinned; it runs anywhere");
+    }
+}
+
+fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).map_err(|error| {
+        RunError::Setup(format!(
+            "{key}: cannot listen on {address}: {error}; is another instance running? choose \
+             another address or stop it"
+        ))
+    })
+}
+
+fn forward_signals(report: mpsc::Sender<Report>) -> Result<(), RunError> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+        .map_err(|error| RunError::Setup(format!("signals cannot be handled: {error}")))?;
+    spawn("signals", move || {
+        for _ in signals.forever() {
+            if report.send(Report::Signal).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Makes `data_dir` where it is missing, and keeps everyone else out while this process runs.
+fn lock_data_dir(data_dir: &Path) -> Result<fs::File, RunError> {
+    let setup = |what: String| RunError::Setup(what);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(|error| {
+        setup(format!("data_dir {}: cannot be made: {error}", data_dir.display()))
+    })?;
+    let meta = fs::metadata(data_dir)
+        .map_err(|error| setup(format!("data_dir {}: {error}", data_dir.display())))?;
+    if meta.mode() & 0o022 != 0 {
+        return Err(setup(format!(
+            "data_dir {}: others may write to it (mode {:o}), so nothing in it could be trusted; \
+             chmod 700 it",
+            data_dir.display(),
+            meta.mode() & 0o7777
+        )));
+    }
+    let path = data_dir.join("lock");
+    let file = fs::File::create(&path).map_err(|error| {
+        setup(format!("{}: {error}; data_dir has to be writable", path.display()))
+    })?;
+    file.try_lock().map_err(|error| match error {
+        fs::TryLockError::WouldBlock => setup(format!(
+            "data_dir {} is in use by another log-capturer; stop it, or give this one a data_dir \
+             of its own",
+            data_dir.display()
+        )),
+        fs::TryLockError::Error(error) => setup(format!("{}: {error}", path.display())),
+    })?;
+    Ok(file)
+}
+
+/// One more than the highest shard that has a directory.
+fn shards_on_disk(data_dir: &Path) -> Result<usize, RunError> {
+    let unreadable = |error: std::io::Error| {
+        RunError::Setup(format!("data_dir {}: {error}", data_dir.display()))
+    };
+    let mut count = 0;
+    for entry in fs::read_dir(data_dir).map_err(unreadable)? {
+        let name: PathBuf = entry.map_err(unreadable)?.file_name().into();
+        let number = name.to_str().and_then(|name| name.strip_prefix("shard-"));
+        if let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) {
+            count = count.max(number + 1);
+        }
+    }
+    Ok(count)
+}

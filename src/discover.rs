@@ -1,0 +1,199 @@
+//! Which shard reads which file: what discovery finds goes to the shard that owns the stream.
+//!
+//! A file belongs to the shard that its labels hash to: so all generations of one path, and all
+//! files of one stream, are read by one shard, and their timestamps and order are in one hand.
+
+use crate::ingest::FileEvent;
+use crate::labels;
+use crate::source::{Follow, Start};
+use io::format::Cursor;
+use io::tail::{self, DiscoverError, Discoverer, Event, FileId, Known};
+use perf::metrics::Metrics;
+use shards::ring::Ring;
+use shards::stop::{Phase, Stop};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub discovery: tail::Options,
+    pub groups: Vec<Group>,
+}
+
+/// What the configuration gives the files of one group.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub labels: BTreeMap<String, String>,
+    /// Files that were never seen before and are there at the start are read from their end.
+    pub from_end: bool,
+}
+
+/// While a shard has no room for events, for it waits for its log, it is asked again this often.
+const FULL_INTERVAL: Duration = Duration::from_millis(2);
+
+pub struct Discovery {
+    discoverer: Discoverer,
+    owners: Owners,
+}
+
+struct Owners {
+    groups: Vec<Group>,
+    known: Vec<Cursor>,
+    shards: Vec<Arc<Ring<FileEvent>>>,
+    owner: HashMap<FileId, usize>,
+}
+
+impl Discovery {
+    /// `cursors` are those of all shards; where two name the same file, the later one counts.
+    pub fn new(
+        options: Options,
+        cursors: Vec<Cursor>,
+        shards: Vec<Arc<Ring<FileEvent>>>,
+    ) -> Result<Discovery, DiscoverError> {
+        let known = latest(cursors);
+        let files = known
+            .iter()
+            .map(|cursor| Known {
+                identity: cursor.identity,
+                fingerprint: cursor.fingerprint,
+                offset: cursor.offset,
+                path: cursor.path.clone(),
+            })
+            .collect();
+        Ok(Discovery {
+            discoverer: Discoverer::new(options.discovery, files)?,
+            owners: Owners { groups: options.groups, known, shards, owner: HashMap::new() },
+        })
+    }
+
+    /// Runs until the process drains. `ready` is called when all files there are were found.
+    pub fn run(
+        self,
+        stop: &Stop,
+        metrics: &Metrics,
+        ready: impl FnOnce(),
+    ) -> Result<(), DiscoverError> {
+        let Discovery { discoverer, mut owners } = self;
+        let mut ready = Some(ready);
+        discoverer.run(
+            || stop.phase() != Phase::Running,
+            |event| match event {
+                Event::Found { .. } => owners.found(event, stop),
+                Event::Changed { file } => owners.tell(file, stop, FileEvent::Changed(file)),
+                Event::Renamed { file, path } => {
+                    owners.tell(file, stop, FileEvent::Renamed(file, path));
+                }
+                Event::Removed { file } => {
+                    owners.tell(file, stop, FileEvent::Removed(file));
+                    owners.owner.remove(&file);
+                }
+                Event::Missing { known } => {
+                    let cursor = &owners.known[known];
+                    metrics.missing_sources.inc();
+                    tracing::warn!(
+                        path = %cursor.path.display(), offset = cursor.offset,
+                        "a file that was being read is gone: what it held past this is lost"
+                    );
+                }
+                Event::Overflow => {
+                    metrics.discovery_overflows.inc();
+                    tracing::warn!(
+                        "inotify lost events, every file is looked at; if this repeats, raise \
+                         fs.inotify.max_queued_events"
+                    );
+                }
+                Event::WatchLimit { dirs } => {
+                    metrics.discovery_overflows.inc();
+                    tracing::warn!(
+                        dirs,
+                        "no more inotify watches: these directories are polled; raise \
+                         fs.inotify.max_user_watches"
+                    );
+                }
+                Event::FilesLimit { files_max } => {
+                    tracing::error!(files_max, "too many files: the rest is not followed");
+                }
+                Event::Ready => {
+                    if let Some(ready) = ready.take() {
+                        ready();
+                    }
+                }
+            },
+        )
+    }
+}
+
+impl Owners {
+    fn found(&mut self, event: Event, stop: &Stop) {
+        let Event::Found { file, identity, path, group, resumed, at_start, size } = event else {
+            return;
+        };
+        let cursor = resumed.map(|known| Cursor { identity, ..self.known[known].clone() });
+        let origin = cursor.as_ref().map_or(&path, |cursor| &cursor.path);
+        let labels = labels::of_file(&self.groups[group].labels, origin);
+        let start = match cursor {
+            Some(cursor) => Start::Resume(cursor),
+            None if at_start && self.groups[group].from_end => Start::End(size),
+            None => Start::Beginning,
+        };
+        let shard = usize::try_from(hash(labels.as_bytes()) % self.shards.len() as u64)
+            .expect("less than the number of shards");
+        self.owner.insert(file, shard);
+        let follow = Follow { file, identity, path, group, labels, size, start };
+        self.tell(file, stop, FileEvent::Follow(Box::new(follow)));
+    }
+
+    /// Waits where the shard has no room: it waits for its log then, and so do its files.
+    fn tell(&self, file: FileId, stop: &Stop, event: FileEvent) {
+        let Some(shard) = self.owner.get(&file) else { return };
+        let mut event = event;
+        while let Err(back) = self.shards[*shard].push(event) {
+            if stop.phase() != Phase::Running {
+                return;
+            }
+            event = back;
+            std::thread::sleep(FULL_INTERVAL);
+        }
+    }
+}
+
+fn latest(cursors: Vec<Cursor>) -> Vec<Cursor> {
+    let mut latest: BTreeMap<_, Cursor> = BTreeMap::new();
+    for cursor in cursors {
+        let key = |cursor: &Cursor| (cursor.stamp_ns, cursor.offset);
+        let known = latest.get(&cursor.identity);
+        if known.is_none_or(|known| key(known) < key(&cursor)) {
+            latest.insert(cursor.identity, cursor);
+        }
+    }
+    latest.into_values().collect()
+}
+
+/// FNV-1a: the same on every run and machine, so that a file stays with its shard.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io::tail::{Fingerprint, Identity};
+
+    #[test]
+    fn of_two_cursors_for_one_file_the_later_counts() {
+        let cursor = |ino, stamp_ns, offset| Cursor {
+            identity: Identity { dev: 1, ino, birth_ns: 1 },
+            fingerprint: Fingerprint::EMPTY,
+            offset,
+            stamp_ns,
+            skipping: false,
+            path: "/a".into(),
+        };
+        // After a truncation the later cursor has the smaller offset.
+        let cursors = vec![cursor(1, 5, 900), cursor(2, 1, 1), cursor(1, 6, 10), cursor(1, 4, 999)];
+        assert_eq!(latest(cursors), [cursor(1, 6, 10), cursor(2, 1, 1)]);
+    }
+}

@@ -1,0 +1,249 @@
+//! From ring to Loki: the senders on the egress core.
+//!
+//! Each sender is a thread that blocks on one push at a time. The way of a frame here, in order:
+//!
+//! 1. [`Egress::claim`] a lane that has frames and is nobody's: until it is given back no other
+//!    sender touches it, so the frames of a lane keep their order;
+//! 2. [`LaneState::coalesce`] what waits into one push, up to `push_bytes_max`;
+//! 3. [`Client::post`] it;
+//! 4. [`judge`] the answer;
+//! 5. ack the frames to their shard, or put the push back: the same bytes go out again when their
+//!    time has come, and no sender waits for that.
+
+use crate::handoff::{Ack, Frame, Lane};
+use crate::push::{Client, Push};
+use crate::verdict::{Answer, Verdict, backoff, judge};
+use perf::metrics;
+use shards::bell::Bell;
+use shards::stop::{Phase, Stop};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What a push holds at most before compression; one larger frame goes out alone.
+    pub push_bytes_max: usize,
+}
+
+/// What all senders of a sink share.
+pub struct Egress {
+    lanes: Vec<(Arc<Lane>, Mutex<LaneState>)>,
+    client: Client,
+    options: Options,
+    /// Rung for each frame handed over.
+    bell: Arc<Bell>,
+    stop: Stop,
+    counts: metrics::Sink,
+}
+
+/// What is under way of one lane; held by the sender that claimed it.
+#[derive(Default)]
+pub struct LaneState {
+    /// Taken from the ring and not in a push.
+    waiting: VecDeque<Frame>,
+    /// Made, and not accepted yet.
+    push: Option<Push>,
+    not_before: Option<Instant>,
+    failures: u32,
+    /// Set by a split: how many of `waiting` go out in pushes of at most so many frames.
+    split: Option<Split>,
+    /// Said once for each run of failures.
+    reported: Option<Instant>,
+}
+
+struct Split {
+    frames_max: usize,
+    left: usize,
+}
+
+/// A failing sink is reported again after this long.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// While the sink refuses service, it is asked this often.
+const HOLD_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Egress {
+    #[must_use]
+    pub fn new(
+        lanes: Vec<Arc<Lane>>,
+        client: Client,
+        options: Options,
+        bell: Arc<Bell>,
+        stop: Stop,
+        counts: metrics::Sink,
+    ) -> Egress {
+        let lanes = lanes.into_iter().map(|lane| (lane, Mutex::default())).collect();
+        Egress { lanes, client, options, bell, stop, counts }
+    }
+
+    /// One sender, until the process leaves.
+    pub fn run(&self) {
+        while let Some((lane, mut state)) = self.claim() {
+            let Some(push) = state
+                .push
+                .take()
+                .or_else(|| state.coalesce(lane, self.options.push_bytes_max).map(Push::new))
+            else {
+                continue;
+            };
+            let started = Instant::now();
+            self.counts.in_flight.inc();
+            let answer = self.client.post(&push);
+            self.counts.in_flight.dec();
+            self.counts.push_seconds.observe(started.elapsed().as_secs_f64());
+            state.failures += 1;
+            match judge(&answer, push.frames.len(), state.failures) {
+                Verdict::Accepted => self.accepted(lane, &mut state, push),
+                Verdict::Split => self.split(&mut state, push, &answer),
+                Verdict::Reject => self.rejected(lane, &mut state, push, &answer),
+                Verdict::Retry { after } => {
+                    self.counts.retried.inc();
+                    let wait = backoff(state.failures, jitter()).max(after.unwrap_or_default());
+                    self.again(&mut state, push, wait, &answer, "a push failed, it is sent again");
+                }
+                Verdict::Hold => {
+                    self.counts.held.inc();
+                    let text = "the sink refuses pushes; they are kept until it takes them";
+                    self.again(&mut state, push, HOLD_INTERVAL, &answer, text);
+                }
+            }
+        }
+    }
+
+    /// A lane with something to send now. Waits for one; `None` when it is time to go.
+    fn claim(&self) -> Option<(&Lane, MutexGuard<'_, LaneState>)> {
+        loop {
+            if self.stop.phase() == Phase::Leaving {
+                return None;
+            }
+            let now = Instant::now();
+            let mut next: Option<Instant> = None;
+            for (at, (lane, state)) in self.lanes.iter().enumerate() {
+                // Claimed by another sender, who looks again when it is done.
+                let Ok(state) = state.try_lock() else { continue };
+                let due = state.not_before.filter(|due| *due > now);
+                if state.push.is_none() && state.waiting.is_empty() && lane.frames.is_empty() {
+                    continue;
+                }
+                if let Some(due) = due {
+                    next = Some(next.map_or(due, |next| next.min(due)));
+                    continue;
+                }
+                if self.lanes[at + 1..].iter().any(|(lane, _)| !lane.frames.is_empty()) {
+                    // Rings for several lanes are heard as one: pass it on.
+                    self.bell.ring();
+                }
+                return Some((lane, state));
+            }
+            self.bell.wait_blocking(next);
+        }
+    }
+
+    fn accepted(&self, lane: &Lane, state: &mut LaneState, push: Push) {
+        self.counts.accepted.inc();
+        self.counts.push_body_bytes.inc_by(push.body.len() as u64);
+        self.counts.push_entries.inc_by(push.entries());
+        if state.reported.take().is_some() {
+            tracing::info!("the sink accepts pushes again");
+        }
+        let frames = &push.frames;
+        let ack = Ack::Delivered {
+            last: frames[frames.len() - 1].seq,
+            frames: frames.len(),
+            bytes: frames.iter().map(Frame::bytes).sum(),
+            oldest_arrival_ns: frames.iter().map(|f| f.oldest_arrival_ns).min().unwrap_or(0),
+        };
+        state.push_is_done(push.frames.len());
+        lane.acks.push(ack).expect("the way back holds an ack for each frame");
+    }
+
+    fn rejected(&self, lane: &Lane, state: &mut LaneState, push: Push, answer: &Answer) {
+        self.counts.rejected.inc();
+        let reason = describe(answer);
+        tracing::error!(reason, entries = push.entries(), "the sink refuses a frame: it is parked");
+        state.push_is_done(push.frames.len());
+        for frame in push.frames {
+            let ack = Ack::Rejected { frame, reason: reason.clone() };
+            lane.acks.push(ack).expect("the way back holds an ack for each frame");
+        }
+    }
+
+    fn split(&self, state: &mut LaneState, push: Push, answer: &Answer) {
+        self.counts.split.inc();
+        let frames = push.frames.len();
+        tracing::warn!(reason = describe(answer), frames, "a push is sent again in two halves");
+        let left = frames + state.split.take().map_or(0, |split| split.left - frames);
+        state.split = Some(Split { frames_max: frames.div_ceil(2), left });
+        state.failures = 0;
+        state.not_before = None;
+        for frame in push.frames.into_iter().rev() {
+            state.waiting.push_front(frame);
+        }
+    }
+
+    fn again(
+        &self,
+        state: &mut LaneState,
+        push: Push,
+        wait: Duration,
+        answer: &Answer,
+        text: &'static str,
+    ) {
+        state.not_before = Some(Instant::now() + wait);
+        state.push = Some(push);
+        if state.reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
+            state.reported = Some(Instant::now());
+            tracing::warn!(reason = describe(answer), failures = state.failures, "{text}");
+        }
+    }
+}
+
+impl LaneState {
+    /// The frames of the next push: all that wait and fit, of one tenant, in their order.
+    fn coalesce(&mut self, lane: &Lane, bytes_max: usize) -> Option<Vec<Frame>> {
+        let frames_max = self.split.as_ref().map_or(usize::MAX, |split| split.frames_max);
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut bytes = 0;
+        while let Some(frame) = self.waiting.pop_front().or_else(|| lane.frames.pop()) {
+            let fits = frames.first().is_none_or(|first| {
+                frames.len() < frames_max
+                    && bytes + frame.raw_len as usize <= bytes_max
+                    && first.tenant == frame.tenant
+            });
+            if !fits {
+                self.waiting.push_front(frame);
+                break;
+            }
+            bytes += frame.raw_len as usize;
+            frames.push(frame);
+        }
+        (!frames.is_empty()).then_some(frames)
+    }
+
+    fn push_is_done(&mut self, frames: usize) {
+        self.failures = 0;
+        self.not_before = None;
+        if let Some(split) = &mut self.split {
+            split.left = split.left.saturating_sub(frames);
+            if split.left == 0 {
+                self.split = None;
+            }
+        }
+    }
+}
+
+fn describe(answer: &Answer) -> String {
+    match answer {
+        Answer::Status { code, text, .. } => {
+            let end = text.floor_char_boundary(500);
+            format!("{code}: {}", &text[..end])
+        }
+        Answer::Broken(error) => error.clone(),
+    }
+}
+
+/// Anything from 0 to 1 that differs between hosts and moments.
+fn jitter() -> f64 {
+    f64::from(perf::clock::unix_ns() as u32 ^ std::process::id().rotate_left(16))
+        / f64::from(u32::MAX)
+}

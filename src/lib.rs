@@ -1,0 +1,29 @@
+//! The appliance: policy over the mechanisms of `shards`, `io` and `perf`.
+//!
+//! The modules stand in the order of a line's way. To follow one, read [`ingest`] (from file to
+//! durable and handed off, and the way back of its ack) and [`egress`] (from ring to Loki).
+
+pub mod labels;
+
+pub mod discover;
+pub mod source;
+
+pub mod stream;
+
+pub mod batch;
+
+pub mod ingest;
+
+pub mod handoff;
+
+pub mod egress;
+
+pub mod push;
+pub mod verdict;
+
+pub mod park;
+
+pub mod appliance;
+pub mod options;
+pub mod server;
+pub mod systemd;

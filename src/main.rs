@@ -1,0 +1,118 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use config::Config;
+use log_capturer::appliance;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Ships log files to Grafana Loki: durable before it is acknowledged, one thread per core.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until SIGTERM or SIGINT; a second one leaves at once.
+    Run {
+        /// The configuration file (YAML).
+        #[arg(long, value_name = "FILE", required_unless_present = "loki")]
+        config: Option<PathBuf>,
+        /// Without a file: where Loki is, such as http://127.0.0.1:3100.
+        #[arg(long, value_name = "URL", conflicts_with = "config", requires = "paths")]
+        loki: Option<String>,
+        /// Without a file: where the log is kept.
+        #[arg(
+            long,
+            value_name = "DIR",
+            default_value = "log-capturer-data",
+            conflicts_with = "config"
+        )]
+        data_dir: PathBuf,
+        /// Without a file: files, directories or globs to follow.
+        #[arg(value_name = "PATH", conflicts_with = "config")]
+        paths: Vec<String>,
+    },
+    /// Validate a configuration and print what it amounts to; exit 78 where it is wrong.
+    Check {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
+    Demo {
+        /// How long lines are written.
+        #[arg(long, default_value_t = 15)]
+        seconds: u64,
+        /// Lines per second.
+        #[arg(long, default_value_t = 10_000)]
+        rate: u64,
+        /// A real Loki in place of the built-in receiver; verified by querying it.
+        #[arg(long, value_name = "URL")]
+        loki: Option<String>,
+    },
+}
+
+/// What a shell sees of a wrong configuration: sysexits' EX_CONFIG.
+const EXIT_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { config: Some(file), .. } => with(config::load(&file), run),
+        Command::Run { loki, data_dir, paths, .. } => {
+            let url = loki.expect("clap requires it where there is no file");
+            let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+            with(config::quick(&url, &paths, &data_dir), run)
+        }
+        Command::Check { config } => with(config::load(&config), |config| {
+            print!("{}", config.to_yaml());
+            ExitCode::SUCCESS
+        }),
+        Command::Demo { seconds, rate, loki } => demo(seconds, rate, loki),
+    }
+}
+
+fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> ExitCode) -> ExitCode {
+    match config {
+        Ok(config) => act(&config),
+        Err(errors) => {
+            eprintln!("{errors}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn run(config: &Config) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LOG_CAPTURER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+    match appliance::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("log-capturer: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn demo(seconds: u64, rate: u64, loki: Option<String>) -> ExitCode {
+    let ran = std::env::current_exe().map_err(|error| error.to_string()).and_then(|binary| {
+        bench::demo::run(&binary, &bench::demo::DemoOptions { seconds, rate, loki })
+            .map_err(|error| error.to_string())
+    });
+    match ran {
+        Ok(verdict) if verdict.holds() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("log-capturer demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

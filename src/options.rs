@@ -1,0 +1,136 @@
+//! The checked configuration, turned into the options of each component: the only place that knows
+//! both.
+
+use crate::{discover, egress, ingest, park, push, source};
+use config::{Config, Egress, LongLines, Shards, SinkKind, StartAt};
+use io::format::BLOCK_BYTES;
+use io::{tail, wal};
+use shards::topology;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What one write of the log takes at most.
+const GROUP_BYTES_MAX: usize = 1 << 20;
+/// A frame before compression: large enough to compress well, small enough to stay in the cache.
+const FRAME_RAW_BYTES: usize = 256 << 10;
+/// With no linger at all, a busy file is looked at this often.
+const EVENT_INTERVAL_MIN: Duration = Duration::from_millis(5);
+/// How long a removed file is watched for late lines.
+const ROTATED_WAIT: Duration = Duration::from_secs(60);
+const OPEN_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Directories and files that discovery keeps an eye on.
+const WATCHES_MAX: usize = 100_000;
+const FILES_MAX: usize = 1_000_000;
+
+#[must_use]
+pub fn topology(config: &Config) -> topology::Options {
+    topology::Options {
+        shards: match &config.cores.shards {
+            Shards::Auto => topology::Shards::Auto,
+            Shards::Count(count) => topology::Shards::Count(*count),
+            Shards::Cpus(cpus) => topology::Shards::Cpus(cpus.clone()),
+        },
+        egress: match config.cores.egress {
+            Egress::Auto => None,
+            Egress::Cpu(cpu) => Some(cpu),
+        },
+    }
+}
+
+#[must_use]
+pub fn shard_dir(data_dir: &Path, number: usize) -> PathBuf {
+    data_dir.join(format!("shard-{number:02}"))
+}
+
+/// The options of shard `number` of `count`.
+#[must_use]
+pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
+    let sink = &config.sinks[0];
+    let SinkKind::Loki(loki) = &sink.kind;
+    let dir = shard_dir(&config.data_dir, number);
+    let bytes_max = config.wal.bytes_max / count as u64;
+    ingest::Options {
+        number,
+        dir: dir.join("wal"),
+        quarantine: config.data_dir.join("quarantine"),
+        wal: wal::Options {
+            owner: u32::try_from(number).expect("a small number"),
+            sink: sink.name.clone(),
+            segment_bytes: segment_bytes(config.wal.segment_bytes, bytes_max),
+            bytes_max,
+            group_bytes_max: GROUP_BYTES_MAX,
+        },
+        commit_interval: config.wal.commit_interval,
+        ring_bytes_max: config.wal.ring_bytes_max,
+        frame_raw_bytes: FRAME_RAW_BYTES.min(loki.push_bytes_max),
+        tenant: loki.tenant.clone(),
+        sources: source::Options {
+            open_files_max: config.sources.open_files_max.div_ceil(count),
+            open_idle_max: OPEN_IDLE_MAX,
+            rotated_wait: ROTATED_WAIT,
+        },
+        policies: config
+            .sources
+            .files
+            .iter()
+            .map(|files| source::LinePolicy {
+                line_bytes_max: files.line_bytes_max,
+                long_lines: match files.long_lines {
+                    LongLines::Split => source::LongLines::Split,
+                    LongLines::Truncate => source::LongLines::Truncate,
+                },
+                partial_line_timeout: files.partial_line_timeout,
+                follow_symlinks: files.follow_symlinks,
+            })
+            .collect(),
+        park: park::Options { dir: dir.join("parked"), bytes_max: bytes_max / 4 },
+    }
+}
+
+/// A shard's share of the quota holds at least four segments, however many shards there are.
+fn segment_bytes(wanted: u64, bytes_max: u64) -> u64 {
+    let block = BLOCK_BYTES as u64;
+    (wanted.min(bytes_max / 4) / block * block).max(4 * block)
+}
+
+#[must_use]
+pub fn discovery(config: &Config) -> discover::Options {
+    let SinkKind::Loki(loki) = &config.sinks[0].kind;
+    let files = &config.sources.files;
+    discover::Options {
+        discovery: tail::Options {
+            groups: files
+                .iter()
+                .map(|files| tail::Group {
+                    include: files.include.clone(),
+                    exclude: files.exclude.clone(),
+                    follow_symlinks: files.follow_symlinks,
+                })
+                .collect(),
+            reconcile_interval: config.sources.reconcile_interval,
+            event_interval: loki.linger.max(EVENT_INTERVAL_MIN),
+            watches_max: WATCHES_MAX,
+            files_max: FILES_MAX,
+        },
+        groups: files
+            .iter()
+            .map(|files| {
+                let mut labels = loki.labels.clone();
+                labels.extend(files.labels.clone());
+                discover::Group { labels, from_end: files.start_at == StartAt::End }
+            })
+            .collect(),
+    }
+}
+
+#[must_use]
+pub fn client(config: &Config) -> push::Options {
+    let SinkKind::Loki(loki) = &config.sinks[0].kind;
+    push::Options { url: loki.url.clone(), timeout: loki.timeout, connections: loki.connections }
+}
+
+#[must_use]
+pub fn egress(config: &Config) -> egress::Options {
+    let SinkKind::Loki(loki) = &config.sinks[0].kind;
+    egress::Options { push_bytes_max: loki.push_bytes_max }
+}

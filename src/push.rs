@@ -1,0 +1,127 @@
+//! Frames become one HTTP push: their snappy blocks joined, nothing decompressed.
+
+use crate::handoff::Frame;
+use crate::verdict::Answer;
+use std::io::Read;
+use std::time::Duration;
+
+/// Of an answer no more than this is read: an error page may be endless.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// Frames of one lane that go out together. Once made, its bytes never change: sent again, Loki
+/// knows them and stores nothing twice.
+pub struct Push {
+    pub frames: Vec<Frame>,
+    pub body: Vec<u8>,
+}
+
+impl Push {
+    /// Joins the frames' bodies. Each is a snappy block: the length of its content as a varint, then
+    /// elements. Elements refer backwards, by distance, to what they themselves produced: so blocks
+    /// joined behind the sum of their lengths are a block of the joined contents. And joined
+    /// protobuf messages are one message whose repeated fields are joined.
+    #[must_use]
+    pub fn new(frames: Vec<Frame>) -> Push {
+        assert!(!frames.is_empty());
+        let raw_bytes: u64 = frames.iter().map(|frame| u64::from(frame.raw_len)).sum();
+        let bytes: usize = frames.iter().map(|frame| frame.body.len()).sum();
+        let mut body = Vec::with_capacity(bytes + 10);
+        let mut length = raw_bytes;
+        while length >= 0x80 {
+            body.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        body.push(length as u8);
+        for frame in &frames {
+            let preamble = frame.body.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+            body.extend_from_slice(&frame.body[preamble..]);
+        }
+        Push { frames, body }
+    }
+
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.frames.iter().map(|frame| u64::from(frame.entries)).sum()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub url: String,
+    /// Each push, from connecting to the end of the answer.
+    pub timeout: Duration,
+    pub connections: usize,
+}
+
+/// Posts pushes; one for all senders, which share its connections.
+#[derive(Clone)]
+pub struct Client {
+    agent: ureq::Agent,
+    url: String,
+}
+
+impl Client {
+    #[must_use]
+    pub fn new(options: &Options) -> Client {
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(options.timeout))
+            .max_idle_connections_per_host(options.connections)
+            .max_idle_connections(options.connections)
+            // Every answer is judged, none is followed and none turned into an error.
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .user_agent(concat!("log-capturer/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        Client { agent, url: options.url.clone() }
+    }
+
+    /// Sends one push and waits for its answer; never longer than the timeout.
+    #[must_use]
+    pub fn post(&self, push: &Push) -> Answer {
+        let tenant = &push.frames[0].tenant;
+        let mut request = self.agent.post(&self.url).content_type("application/x-protobuf");
+        if !tenant.is_empty() {
+            request = request.header("X-Scope-OrgID", tenant.as_str());
+        }
+        let mut response = match request.send(&push.body[..]) {
+            Ok(response) => response,
+            Err(error) => return Answer::Broken(error.to_string()),
+        };
+        let retry_after = response
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let code = response.status().as_u16();
+        let mut text = Vec::new();
+        // A status without its text is an answer all the same.
+        let _ = response.body_mut().as_reader().take(ANSWER_BYTES_MAX).read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        Answer::Status { code, retry_after, text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(content: &[u8]) -> Frame {
+        let body = snap::raw::Encoder::new().compress_vec(content).unwrap();
+        Frame { body, raw_len: content.len() as u32, ..Frame::for_tests() }
+    }
+
+    #[test]
+    fn joined_blocks_decompress_to_joined_contents() {
+        let contents: Vec<Vec<u8>> = (0..40_usize)
+            .map(|n| format!("line {n} of many lines; ").repeat(1 + n * n * 11).into_bytes())
+            .collect();
+        for count in [1, 2, 40] {
+            let push = Push::new(contents[..count].iter().map(|c| frame(c)).collect());
+            let joined = snap::raw::Decoder::new().decompress_vec(&push.body).unwrap();
+            assert!(joined == contents[..count].concat(), "{count} blocks");
+        }
+    }
+}

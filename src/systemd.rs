@@ -1,0 +1,28 @@
+//! Tells systemd how it goes: READY, STOPPING, WATCHDOG. Without systemd all of it does nothing.
+
+use sd_notify::NotifyState;
+use std::time::Duration;
+
+pub fn ready() {
+    notify(&[NotifyState::Ready]);
+}
+
+pub fn stopping() {
+    notify(&[NotifyState::Stopping]);
+}
+
+pub fn alive() {
+    notify(&[NotifyState::Watchdog]);
+}
+
+/// How often [`alive`] has to be said: half of what the unit's WatchdogSec allows.
+#[must_use]
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|interval| interval / 2)
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd cannot be notified");
+    }
+}
