@@ -394,6 +394,11 @@ impl Stub {
     /// Ends all faults and comes back if it was away.
     pub fn heal(&self) {
         self.shared.faults().clear();
+        self.come_back();
+    }
+
+    /// Comes back if it was away; scripted faults stay.
+    pub fn come_back(&self) {
         self.shared.link.send_replace(Link::Up);
     }
 

@@ -1,0 +1,289 @@
+//! Whatever happens to files and their names, every line arrives once.
+
+use crate::bed::{Bed, eventually, stop};
+use bench::load::{Rotation, Written, corpus};
+use bench::product::Product;
+use bench::stub::{Away, Fault};
+use std::fs;
+use std::time::Duration;
+
+/// Appends marked lines to two files, and gives what was written with those before.
+fn write(bed: &Bed, lines: u64) -> Written {
+    bed.writer(50_000, lines, Rotation::Never).wait().unwrap()
+}
+
+#[test]
+fn lines_of_plain_files_arrive_with_their_labels_and_in_order() {
+    let mut bed = Bed::new();
+    bed.setup.file_keys = vec!["labels: { job: test, zone: \"a\\\"b\" }".into()];
+    bed.setup.sink_keys.push("labels: { host: here }".into());
+    bed.append("before.log", "1\n2\n");
+    let product = bed.start();
+    bed.append("before.log", "3\n");
+    bed.append("after.log", "4\n");
+    let lines = bed.lines(4);
+    let line = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_owned());
+    assert_eq!(
+        lines,
+        [
+            line("after.log", "4"),
+            line("before.log", "1"),
+            line("before.log", "2"),
+            line("before.log", "3")
+        ]
+    );
+    let mut labels: Vec<String> = bed.stub.streams();
+    labels.sort();
+    let path = bed.log("after.log");
+    let expected = format!(
+        "{{filename={path:?}, host=\"here\", job=\"test\", zone=\"a\\\"b\"}}"
+    );
+    assert_eq!(labels[0], expected);
+    let written = write(&bed, 20_000);
+    bed.assert_complete_with_unmarked(&written);
+    stop(product);
+}
+
+impl Bed {
+    /// As `assert_exactly_once`, where a test wrote other lines, too.
+    fn assert_complete_with_unmarked(&self, written: &Written) {
+        let mut verified = self.verify(written);
+        verified.unmarked = 0;
+        assert!(verified.exactly_once(), "{verified:#?}");
+    }
+}
+
+#[test]
+fn generations_renamed_under_load_are_read_to_their_ends() {
+    let bed = Bed::new();
+    let product = bed.start();
+    let rotation = Rotation::Rename { lines: 1_000, keep: 3 };
+    let written = bed.writer(20_000, 60_000, rotation).wait().unwrap();
+    assert!(written.rotations >= 50, "{}", written.rotations);
+    bed.assert_exactly_once(&written);
+    assert!(product.metric("log_capturer_file_rotations_total").unwrap() >= 50.0);
+    stop(product);
+}
+
+#[test]
+fn generations_that_stay_in_the_glob_are_read_once() {
+    let mut bed = Bed::new();
+    bed.setup.include = vec![format!("{}/**/*.log*", bed.setup.logs().display())];
+    let product = bed.start();
+    let rotation = Rotation::Rename { lines: 1_000, keep: 4 };
+    let written = bed.writer(20_000, 20_000, rotation).wait().unwrap();
+    bed.assert_exactly_once(&written);
+    stop(product);
+}
+
+#[test]
+fn several_rotations_during_one_slow_push_lose_nothing() {
+    let bed = Bed::new();
+    bed.stub.script_fault(Fault::Delay(Duration::from_millis(1_500)), 2);
+    let product = bed.start();
+    let rotation = Rotation::Rename { lines: 500, keep: 20 };
+    let written = bed.writer(10_000, 10_000, rotation).wait().unwrap();
+    bed.assert_exactly_once(&written);
+    assert!(bed.stub.stats().faults.delayed > 0);
+    stop(product);
+}
+
+#[test]
+fn generations_rotated_while_it_was_stopped_are_resumed_where_they_were() {
+    let bed = Bed::new();
+    // Appends to what is there, and goes on counting.
+    let mut lines = bench::load::Lines::new(3, 0);
+    let mut append = |name: &str, count: usize| {
+        let mut text = Vec::new();
+        (0..count).for_each(|_| lines.next(bench::demo::now_ns(), &mut text));
+        bed.append(name, text);
+        Written { lines: vec![lines.made()], ..Written::default() }
+    };
+    let product = bed.start();
+    let written = append("app-0.log", 1_000);
+    bed.assert_exactly_once(&written);
+    stop(product);
+
+    append("app-0.log", 500);
+    fs::rename(bed.log("app-0.log"), bed.log("app-0.log.1")).unwrap();
+    append("app-0.log", 300);
+    fs::rename(bed.log("app-0.log.1"), bed.log("app-0.log.2")).unwrap();
+    fs::rename(bed.log("app-0.log"), bed.log("app-0.log.1")).unwrap();
+    append("app-0.log", 200);
+    let product = bed.start();
+    // The middle generation was never seen under a name that matches: it cannot be known that it
+    // was a log once. What was being read, and what matches, is read.
+    let expected = 1_000 + 500 + 200;
+    assert!(bed.stub.wait_for_lines(expected, crate::bed::PATIENCE), "{}", product.log());
+    fs::rename(bed.log("app-0.log.1"), bed.log("again.log")).unwrap();
+    let written = Written { lines: vec![2_000], ..Written::default() };
+    bed.verify(&written);
+    assert_eq!(bed.stub.stats().repeated, 0);
+    stop(product);
+}
+
+#[test]
+fn copytruncate_loses_nothing_that_was_read_before() {
+    let bed = Bed::new();
+    let product = bed.start();
+    let rotation = Rotation::CopyTruncate { lines: 2_000, pause: Duration::from_millis(700) };
+    let written = bed.writer(20_000, 12_000, rotation).wait().unwrap();
+    assert!(written.rotations >= 4);
+    bed.assert_exactly_once(&written);
+    assert!(product.metric("log_capturer_file_truncations_total").unwrap() >= 4.0);
+    stop(product);
+}
+
+#[test]
+fn what_a_truncation_took_away_is_counted() {
+    let bed = Bed::new();
+    bed.append("a.log", "first\n");
+    let product = bed.start();
+    bed.lines(1);
+    // Half a line, seen and not taken, is gone with the truncation.
+    bed.append("a.log", "0123456789");
+    let lost = || product.metric("log_capturer_source_bytes_lost_total").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(lost(), 0.0);
+    fs::write(bed.log("a.log"), "new\n").unwrap();
+    assert_eq!(bed.texts(2), ["first", "new"]);
+    eventually("ten bytes are counted as lost", &product, || lost() == 10.0);
+    stop(product);
+}
+
+#[test]
+fn a_file_removed_while_it_is_read_is_read_to_its_end() {
+    let bed = Bed::new();
+    let product = bed.start();
+    // Nothing can be sent, so that reading is far behind when the files go.
+    bed.stub.go_away(Away::Refusing);
+    bed.append("warm.log", "x\n");
+    let corpus = corpus::prepare(&bed.setup.logs(), 50_000, 2, 9).unwrap();
+    let taken = "log_capturer_logs_processed_total";
+    eventually("the files are opened", &product, || product.metric(taken).unwrap() > 2.0);
+    corpus.files.iter().for_each(|path| fs::remove_file(path).unwrap());
+    bed.stub.heal();
+    bed.assert_complete_with_unmarked(&corpus.written);
+    assert_eq!(product.metric("log_capturer_source_bytes_lost_total").unwrap(), 0.0);
+    stop(product);
+}
+
+#[test]
+fn files_that_begin_alike_are_told_apart() {
+    let bed = Bed::new();
+    let header = "# the same two kilobytes at the start of every file\n".repeat(40);
+    for name in ["a.log", "b.log", "c.log"] {
+        bed.append(name, &header);
+        bed.append(name, format!("{name}\n"));
+    }
+    let product = bed.start();
+    let lines = bed.lines(3 * 41);
+    assert_eq!(lines.len(), 3 * 41);
+    stop(product);
+    // A new file in the place of an old one, with the same start.
+    fs::remove_file(bed.log("b.log")).unwrap();
+    bed.append("b.log", &header);
+    bed.append("b.log", "another\n");
+    let product = bed.start();
+    assert_eq!(bed.lines(4 * 41).len(), 4 * 41);
+    stop(product);
+}
+
+#[test]
+fn only_new_lines_are_read_where_that_was_asked_for() {
+    let mut bed = Bed::new();
+    bed.setup.file_keys = vec!["start_at: end".into()];
+    bed.append("a.log", "old\nhalf a line that began befo");
+    let product = bed.start();
+    bed.append("a.log", "re the start\nnew\n");
+    bed.append("b.log", "a new file from its start\n");
+    let mut lines = bed.texts(2);
+    lines.sort();
+    assert_eq!(lines, ["a new file from its start", "new"]);
+    stop(product);
+    bed.append("a.log", "written meanwhile\n");
+    let product = bed.start();
+    assert!(bed.texts(3).contains(&"written meanwhile".to_owned()));
+    stop(product);
+}
+
+#[test]
+fn what_is_no_regular_file_is_left_alone() {
+    let bed = Bed::new();
+    let fifo = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, bed.log("fifo.log"), fifo, mode, 0).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", bed.log("link.log")).unwrap();
+    fs::create_dir(bed.log("dir.log")).unwrap();
+    bed.append("a.log", "a\n");
+    let product = bed.start();
+    assert_eq!(bed.texts(1), ["a"]);
+    assert_eq!(product.metric("log_capturer_files_watched").unwrap(), 1.0);
+    stop(product);
+}
+
+#[test]
+fn links_are_followed_where_that_is_allowed() {
+    let mut bed = Bed::new();
+    bed.setup.file_keys = vec!["follow_symlinks: true".into()];
+    let target = bed.setup.dir.join("target");
+    fs::write(&target, "1\n").unwrap();
+    std::os::unix::fs::symlink(&target, bed.log("link.log")).unwrap();
+    let product = bed.start();
+    assert_eq!(bed.texts(1), ["1"]);
+    fs::write(&target, "1\n2\n").unwrap();
+    assert_eq!(bed.texts(2), ["1", "2"]);
+    stop(product);
+}
+
+#[test]
+fn a_quiet_file_does_not_wait_for_a_hot_one() {
+    let bed = Bed::new();
+    let corpus = corpus::prepare(&bed.setup.logs(), 400_000, 1, 9).unwrap();
+    bed.append("quiet.log", "x\n");
+    let product = bed.start();
+    bed.lines(1);
+    let hot = bed.stub.received_in_all();
+    assert!(hot < 200_000, "{hot} lines of the hot file went first");
+    bed.assert_complete_with_unmarked(&corpus.written);
+    stop(product);
+}
+
+#[test]
+fn descriptors_are_bounded_and_many_files_are_read_all_the_same() {
+    const FILES: u32 = 300;
+    let bed = Bed::new();
+    let corpus = corpus::prepare(&bed.setup.logs(), 30_000, FILES, 9).unwrap();
+    let product = bed.start();
+    bed.assert_exactly_once(&corpus.written);
+    assert_eq!(product.metric("log_capturer_files_watched").unwrap(), f64::from(FILES));
+    let open = || product.metric("log_capturer_files_open").unwrap();
+    eventually("surplus files are closed", &product, || open() <= 128.0);
+    assert!(product.usage().unwrap().descriptors < 200);
+    stop(product);
+}
+
+#[test]
+fn four_shards_on_fewer_cores_share_the_files() {
+    let mut bed = Bed::new();
+    bed.setup.cores = "{ shards: 4 }".into();
+    let corpus = corpus::prepare(&bed.setup.logs(), 40_000, 16, 9).unwrap();
+    let product = bed.start();
+    bed.assert_exactly_once(&corpus.written);
+    assert_eq!(busy_shards(&product), 4);
+    stop(product);
+    // Fewer shards than before: what the others left is not lost or read again.
+    bed.setup.cores = "{ shards: 1 }".into();
+    let product = bed.start();
+    bed.append("new.log", "x\n");
+    bed.lines(1);
+    bed.assert_complete_with_unmarked(&corpus.written);
+    assert_eq!(busy_shards(&product), 1);
+    stop(product);
+}
+
+fn busy_shards(product: &Product) -> usize {
+    let text = product.metrics_text().unwrap();
+    let lines = text.lines().filter(|l| l.starts_with("log_capturer_logs_processed_total{"));
+    lines.filter(|line| !line.ends_with(" 0")).count()
+}

@@ -1,0 +1,18 @@
+//! Claims about the whole product: the real binary, driven from outside. One program, so that it is
+//! linked once; the modules are:
+//!
+//! - [`files`]: what happens to files, every line arrives once;
+//! - [`lines`]: what stands in files, long, half and odd lines;
+//! - [`stops`]: SIGTERM and kill -9 at any moment;
+//! - [`sink`]: what Loki answers, or does not;
+//! - [`setup`]: the command line, the configuration, the endpoints, systemd;
+//! - [`loki`]: the same against a real Loki, where LOKI_URL names one.
+
+mod bed;
+
+mod files;
+mod lines;
+mod loki;
+mod setup;
+mod sink;
+mod stops;
