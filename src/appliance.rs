@@ -80,6 +80,7 @@ const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 /// Runs until a signal, and then until everything is drained or the deadline is over.
 pub fn run(config: &Config) -> Result<(), RunError> {
+    abort_on_panic();
     executor::check_io_uring()?;
     let plan = Plan::of_this_machine(&options::topology(config))?;
     let _lock = lock_data_dir(&config.data_dir)?;
@@ -341,6 +342,16 @@ fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, RunError> {
              another address or stop it"
         ))
     })
+}
+
+/// A panic is a bug, and a thread less would be an appliance that stands still and looks well: it ends
+/// the process instead. What is durable stays so, and the service manager starts it again.
+fn abort_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
 }
 
 fn forward_signals(report: mpsc::Sender<Report>) -> Result<(), RunError> {

@@ -102,7 +102,7 @@ pub async fn run(
     links: Links,
     recovered: impl FnOnce(Recovered),
 ) -> Result<(), WalError> {
-    let disk = UringDisk::new(&options.dir, &options.quarantine)?;
+    let disk = UringDisk::open(&options.dir, &options.quarantine).await?;
     let (wal, found) = Wal::open(disk, options.wal.clone()).await?;
     report(options.number, &found);
     let handoff = Handoff::new(links.lane.clone(), options.ring_bytes_max, &wal);

@@ -44,8 +44,7 @@ impl Bed {
     }
 
     pub fn append(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(self.log(name)).unwrap();
+        let mut file = OpenOptions::new().create(true).append(true).open(self.log(name)).unwrap();
         file.write_all(bytes.as_ref()).unwrap();
     }
 
@@ -85,9 +84,8 @@ impl Bed {
 
     /// Waits for so many unmarked lines, and gives all there are, by file, in their order.
     pub fn lines(&self, count: usize) -> Vec<(String, Vec<u8>)> {
-        let here = |stats: &bench::stub::Stats| {
-            stats.unmarked - stats.unmarked_repeated >= count as u64
-        };
+        let here =
+            |stats: &bench::stub::Stats| stats.unmarked - stats.unmarked_repeated >= count as u64;
         let arrived = self.stub.wait_until(PATIENCE, here);
         let mut entries = self.stub.entries();
         entries.sort_by(|a, b| (&a.labels, a.timestamp_ns).cmp(&(&b.labels, b.timestamp_ns)));

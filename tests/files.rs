@@ -35,9 +35,7 @@ fn lines_of_plain_files_arrive_with_their_labels_and_in_order() {
     let mut labels: Vec<String> = bed.stub.streams();
     labels.sort();
     let path = bed.log("after.log");
-    let expected = format!(
-        "{{filename={path:?}, host=\"here\", job=\"test\", zone=\"a\\\"b\"}}"
-    );
+    let expected = format!("{{filename={path:?}, host=\"here\", job=\"test\", zone=\"a\\\"b\"}}");
     assert_eq!(labels[0], expected);
     let written = write(&bed, 20_000);
     bed.assert_complete_with_unmarked(&written);

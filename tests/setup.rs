@@ -45,7 +45,8 @@ fn check_prints_the_whole_configuration_and_run_takes_it() {
 fn a_wrong_configuration_is_refused_with_all_its_errors() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
-    fs::write(&file, "version: 1\ndata_dir: rel\nsinks: { loki: { url: x, lingr: 5ms } }\n").unwrap();
+    fs::write(&file, "version: 1\ndata_dir: rel\nsinks: { loki: { url: x, lingr: 5ms } }\n")
+        .unwrap();
     for command in ["check", "run"] {
         let output = run(&[command, "--config", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(78));
@@ -53,7 +54,10 @@ fn a_wrong_configuration_is_refused_with_all_its_errors() {
         let errors = text(&output.stderr);
         assert!(errors.contains("config.yaml:2: data_dir: expected an absolute path"), "{errors}");
         assert!(errors.contains("did you mean linger?"), "{errors}");
-        assert!(errors.trim_end().ends_with(&format!("4 errors in {}", file.display())), "{errors}");
+        assert!(
+            errors.trim_end().ends_with(&format!("4 errors in {}", file.display())),
+            "{errors}"
+        );
     }
     let output = run(&["check", "--config", "/nowhere.yaml"]);
     assert_eq!(output.status.code(), Some(78));
@@ -163,7 +167,8 @@ fn one_cpu_is_enough() {
 fn the_endpoints_answer() {
     let bed = Bed::new();
     let product = bed.start();
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let get = |address: std::net::SocketAddr, path: &str| {
         let mut response = agent.get(format!("http://{address}{path}")).call().unwrap();
         (response.status().as_u16(), response.body_mut().read_to_string().unwrap())

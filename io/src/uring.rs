@@ -39,7 +39,7 @@ impl std::ops::DerefMut for UringBuffer {
 
 impl UringDisk {
     /// Makes the directory where it is missing, readable by its owner alone.
-    pub fn new(dir: &Path, quarantine: &Path) -> Result<UringDisk, DiskError> {
+    pub async fn open(dir: &Path, quarantine: &Path) -> Result<UringDisk, DiskError> {
         for path in [dir, quarantine] {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -50,6 +50,7 @@ impl UringDisk {
         if let Some(parent) = dir.parent() {
             sync_directory(parent)?;
         }
+        probe(dir).await?;
         Ok(UringDisk { dir: dir.to_owned(), quarantine: quarantine.to_owned() })
     }
 
@@ -185,6 +186,19 @@ impl Disk for UringDisk {
         let UringFile { file, path } = file;
         file.close().await.map_err(|e| ring_error("close", &path, e))
     }
+}
+
+/// Has glommio find out what the device can do. It reads from the first file that it opens on a
+/// device to see whether the device can be polled; of an empty file that read always succeeds, and
+/// then every later read of a device that cannot be polled fails with EOPNOTSUPP.
+async fn probe(dir: &Path) -> Result<(), DiskError> {
+    let path = dir.join(format!("probe{TMP_SUFFIX}"));
+    let failed = |source| error("probe", &path, source);
+    fs::write(&path, [0; BLOCK_BYTES]).map_err(failed)?;
+    fs::File::open(&path).and_then(|file| file.sync_all()).map_err(failed)?;
+    let file = DmaFile::open(&path).await.map_err(|e| ring_error("probe", &path, e))?;
+    file.close().await.map_err(|e| ring_error("probe", &path, e))?;
+    fs::remove_file(&path).map_err(failed)
 }
 
 async fn write_all(

@@ -81,9 +81,9 @@ impl<D: Disk> Backlog<D> {
         let (_, file) = self.file.as_ref().expect("just opened");
         let from = self.place.filter(|place| place.segment == segment);
         let offset = from.map_or(BLOCK_BYTES as u64, |place| place.next_offset);
-        let header =
-            super::read_segment_header(&wal.disk, file, segment, wal.log.borrow().options.owner)
-                .await?;
+        // Not in the call below: a borrow there would last until its answer.
+        let owner = wal.log.borrow().options.owner;
+        let header = super::read_segment_header(&wal.disk, file, segment, owner).await?;
         let salt = header.ok().map(|header| header.salt);
         let mut scan = Scan::new(&wal.disk, file, salt, offset, bytes);
         let mut taken = 0;

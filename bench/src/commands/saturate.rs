@@ -1,0 +1,76 @@
+//! As fast as it goes: a backlog of files, every line durable before it is sent.
+
+use super::{Error, require};
+use crate::demo::mib;
+use crate::limit;
+use crate::load::corpus;
+use crate::product::{Product, Setup};
+use crate::record::{Figure, Target};
+use crate::stub::{Accounting, Options, Stub};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const LINES: u64 = 2_000_000;
+const FILES: u32 = 4;
+const RUNS: usize = 5;
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub fn run(binary: &Path) -> Result<Vec<Figure>, Error> {
+    let dir = tempfile::tempdir()?;
+    let corpus_dir = dir.path().join("corpus");
+    std::fs::create_dir(&corpus_dir)?;
+    let corpus = corpus::prepare(&corpus_dir, LINES, FILES, 1)?;
+    let mut rates = Vec::new();
+    let mut limits = Vec::new();
+    let mut walls = Vec::new();
+    let mut peak = 0;
+    for _ in 0..RUNS {
+        let limit = limit::encode(&corpus.files)?;
+        limits.push(limit.lines as f64 / limit.cpu.as_secs_f64());
+        let once = once(binary, &corpus_dir)?;
+        rates.push(LINES as f64 / once.cpu.as_secs_f64());
+        walls.push(LINES as f64 / once.wall.as_secs_f64());
+        peak = peak.max(once.rss_peak_bytes);
+    }
+    let (rate, limit) = (median(&mut rates), median(&mut limits));
+    Ok(vec![
+        Figure::new("lines per CPU second, all in", rate, "lines/s").target(Target::AtLeast(2e6)),
+        Figure::new("best of the runs", rates[rates.len() - 1], "lines/s"),
+        Figure::new("encode limit", limit, "lines/s"),
+        Figure::new("share of the encode limit", rate / limit * 100.0, "%"),
+        Figure::new("lines per second of wall time", median(&mut walls), "lines/s"),
+        Figure::new("bytes per line", corpus.written.bytes as f64 / LINES as f64, "B"),
+        Figure::new("peak memory", mib(peak), "MiB").target(Target::AtMost(100.0)),
+    ])
+}
+
+struct Once {
+    cpu: Duration,
+    wall: Duration,
+    rss_peak_bytes: u64,
+}
+
+fn once(binary: &Path, corpus: &Path) -> Result<Once, Error> {
+    let dir = tempfile::tempdir()?;
+    let stub = Stub::start(Options::new(Accounting::Count))?;
+    let mut setup = Setup::new(binary, dir.path(), &stub.url());
+    setup.include = vec![format!("{}/*.log", corpus.display())];
+    // One core for the whole product; the stub has the others.
+    setup.cpus = vec![0];
+    let start = Instant::now();
+    let product = Product::start(&setup)?;
+    let all = stub.wait_until(LIMIT, |stats| stats.entries >= LINES);
+    let wall = start.elapsed();
+    require(all, || format!("only {} lines arrived\n{}", stub.entries_taken(), product.log()))?;
+    let usage = product.usage()?;
+    product.stop(LIMIT)?;
+    let entries = stub.entries_taken();
+    require(entries == LINES, || format!("expected {LINES} lines, found {entries}"))?;
+    Ok(Once { cpu: usage.cpu, wall, rss_peak_bytes: usage.rss_peak_bytes })
+}
+
+/// Sorts.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
