@@ -115,7 +115,7 @@ impl Lines<'_> {
         let mut at = 16;
         head[at] = TAG_TIMESTAMP;
         let stamp = self.stamp.encoded();
-        head[at + 1] = stamp.len() as u8;
+        head[at + 1] = u8::try_from(stamp.len()).expect("20 bytes at most");
         head[at + 2..at + 2 + stamp.len()].copy_from_slice(stamp);
         at += 2 + stamp.len();
         head[at] = TAG_LINE;
@@ -144,7 +144,7 @@ impl Drop for Lines<'_> {
         let len = batch.raw.len() - length_at - LENGTH_BYTES;
         assert!(len < ELEMENT_BYTES_MAX);
         for (i, byte) in batch.raw[length_at..length_at + LENGTH_BYTES].iter_mut().enumerate() {
-            let group = ((len >> (7 * i)) & 0x7f) as u8;
+            let group = u8::try_from((len >> (7 * i)) & 0x7f).expect("seven bits");
             *byte = if i + 1 < LENGTH_BYTES { group | 0x80 } else { group };
         }
         batch.entries += self.count;
@@ -169,7 +169,7 @@ impl Stamp {
         let per_second = u64::from(NANOS_PER_SECOND);
         let mut stamp = Stamp {
             seconds: ns / per_second,
-            nanos: (ns % per_second) as u32,
+            nanos: u32::try_from(ns % per_second).expect("below 1e9"),
             bytes: [0; 20],
             nanos_at: 0,
             end: 0,
@@ -216,11 +216,11 @@ fn varint_bytes(value: u64) -> usize {
 #[inline]
 fn put_varint_at(out: &mut [u8], mut at: usize, mut value: u64) -> usize {
     while value >= 0x80 {
-        out[at] = (value as u8 & 0x7f) | 0x80;
+        out[at] = (value & 0x7f) as u8 | 0x80;
         value >>= 7;
         at += 1;
     }
-    out[at] = value as u8;
+    out[at] = (value & 0x7f) as u8;
     at + 1
 }
 
@@ -254,7 +254,7 @@ mod tests {
             let tag = varint(&mut message);
             let value = varint(&mut message);
             let bytes = if tag & 7 == 2 {
-                let (bytes, rest) = message.split_at(value as usize);
+                let (bytes, rest) = message.split_at(usize::try_from(value).unwrap());
                 message = rest;
                 bytes
             } else {

@@ -244,6 +244,6 @@ fn describe(answer: &Answer) -> String {
 
 /// Anything from 0 to 1 that differs between hosts and moments.
 fn jitter() -> f64 {
-    f64::from(perf::clock::unix_ns() as u32 ^ std::process::id().rotate_left(16))
+    f64::from((perf::clock::unix_ns() & 0x7fff_ffff) as u32 ^ std::process::id().rotate_left(16))
         / f64::from(u32::MAX)
 }

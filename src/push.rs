@@ -31,7 +31,7 @@ impl Push {
             body.push((length & 0x7f) as u8 | 0x80);
             length >>= 7;
         }
-        body.push(length as u8);
+        body.push((length & 0x7f) as u8);
         for frame in &frames {
             let preamble = frame.body.iter().take_while(|byte| **byte >= 0x80).count() + 1;
             body.extend_from_slice(&frame.body[preamble..]);
@@ -110,7 +110,7 @@ mod tests {
 
     fn frame(content: &[u8]) -> Frame {
         let body = snap::raw::Encoder::new().compress_vec(content).unwrap();
-        Frame { body, raw_len: content.len() as u32, ..Frame::for_tests() }
+        Frame { body, raw_len: u32::try_from(content.len()).unwrap(), ..Frame::for_tests() }
     }
 
     #[test]

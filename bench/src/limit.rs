@@ -13,6 +13,7 @@ use std::time::Duration;
 
 /// As much as one frame holds before compression.
 const FRAME_RAW_BYTES: usize = 256 << 10;
+const START_NS: u64 = 1_767_225_600_000_000_000;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
@@ -37,11 +38,9 @@ pub fn encode(files: &[PathBuf]) -> io::Result<Limit> {
         limit.checksum ^= u32::try_from(touched & 0xffff).expect("16 bits");
         let start = thread_cpu();
         let mut begin = 0;
-        let mut stamp = 1_767_225_600_000_000_000_u64;
-        for end in memchr::memchr_iter(b'\n', &text) {
+        for (stamp, end) in (START_NS..).zip(memchr::memchr_iter(b'\n', &text)) {
             entry(&mut raw, stamp, &text[begin..end]);
             begin = end + 1;
-            stamp += 1;
             limit.lines += 1;
             if raw.len() >= FRAME_RAW_BYTES {
                 limit.checksum ^= seal(&mut raw, &mut compressed, &mut encoder)?;

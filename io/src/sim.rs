@@ -87,7 +87,7 @@ impl SimDisk {
                     let keep = match random(&mut seed) % 3 {
                         0 => 0,
                         1 => bytes.len(),
-                        _ => (random(&mut seed) as usize % 8) * 512,
+                        _ => usize::try_from(random(&mut seed) % 8).expect("below 8") * 512,
                     };
                     file.durable[start..start + keep].copy_from_slice(&bytes[..keep]);
                 }

@@ -16,7 +16,7 @@ fn what_was_written_is_read_at_every_size_and_place() {
         let mut head = disk.buffer(BLOCK);
         head.fill(1);
         let file = disk.create("a", FILE as u64, head).await.unwrap();
-        let content = |at: usize| (at / BLOCK * 7 % 251) as u8;
+        let content = |at: usize| u8::try_from(at / BLOCK * 7 % 251).unwrap();
         for size in [BLOCK, 3 * BLOCK, 64 << 10, 1 << 20] {
             let mut at = BLOCK;
             while at + size <= FILE {

@@ -29,7 +29,7 @@ fn frame(n: u64) -> Sealed {
         path: format!("/log/{}", n % 3).into(),
     };
     cursor.encode(&mut meta);
-    let body = n.to_le_bytes().repeat(1 + (n as usize * 37) % 1200);
+    let body = n.to_le_bytes().repeat(1 + usize::try_from(n * 37 % 1200).unwrap());
     Sealed { meta, tag_len: 3, body, raw_len: 10, entries: 1, stream: 0, oldest_arrival_ns: 5 }
 }
 
@@ -275,7 +275,7 @@ fn a_flipped_byte_costs_its_own_frame_at_most_and_is_reported() {
     let files = run(disk.list()).unwrap();
     assert!(files.len() >= 2, "several segments");
     for file in &files {
-        for at in (0..file.bytes as usize).step_by(61) {
+        for at in (0..usize::try_from(file.bytes).unwrap()).step_by(61) {
             let disk = several_segments(count);
             disk.damage(&file.name, |bytes| bytes[at] ^= 0x40);
             let case = format!("{} at {at}", file.name);

@@ -7,7 +7,7 @@ pub fn varint(mut value: u64, out: &mut Vec<u8>) {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8 & 0x7f);
+    out.push((value & 0x7f) as u8);
 }
 
 fn field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {

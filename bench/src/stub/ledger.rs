@@ -40,7 +40,7 @@ impl Ledger {
         let Ok(at) = usize::try_from(sequence) else { return Receipt::Unaccounted };
         let writer = self.writers.entry(writer).or_default();
         if at >= writer.prints.len() {
-            let more = sequence - writer.prints.len() as u64 + 1;
+            let more = (sequence - writer.prints.len() as u64).saturating_add(1);
             if more > self.lines_max - self.lines_held {
                 return Receipt::Unaccounted;
             }
@@ -94,9 +94,7 @@ impl Ledger {
 fn print_of(timestamp_ns: i64) -> u32 {
     let mixed = timestamp_ns.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // A shift by 32 leaves 32 bits.
-    #[expect(clippy::cast_possible_truncation)]
-    let print = (mixed >> 32) as u32;
-    print | 1
+    u32::try_from(mixed >> 32).expect("32 bits") | 1
 }
 
 #[cfg(test)]

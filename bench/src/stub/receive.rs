@@ -466,7 +466,3 @@ fn rfc3339(ns: i64) -> String {
 fn go_time(ns: i64) -> String {
     time(ns).strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string()
 }
-
-#[cfg(test)]
-#[path = "receive_tests.rs"]
-mod tests;

@@ -165,7 +165,7 @@ mod tests {
             fingerprint.grow(&file, size as u64).unwrap();
             assert_eq!(usize::from(fingerprint.len), size.min(1024));
         }
-        fs::write(&path, [b"y".repeat(1), b"x".repeat(4999)].concat()).unwrap();
+        fs::write(&path, [b"y".as_slice(), &b"x".repeat(4999)].concat()).unwrap();
         assert!(!fingerprint.matches(&File::open(&path).unwrap()).unwrap());
         fs::write(&path, "xxx").unwrap();
         assert!(!fingerprint.matches(&File::open(&path).unwrap()).unwrap(), "shorter than it was");

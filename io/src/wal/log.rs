@@ -202,9 +202,12 @@ impl Log {
         let birth = (first_bytes > room).then(|| self.birth(first_bytes));
         let segment = self.segments.back().expect("just made where there was none");
         let tail = self.tail.as_ref().expect("likewise");
-        let limit = usize::try_from(segment.bytes - tail.offset)
-            .expect("a segment is addressable")
-            .min(self.options.group_bytes_max.max(first_bytes as usize));
+        let limit =
+            usize::try_from(segment.bytes - tail.offset).expect("a segment is addressable").min(
+                self.options
+                    .group_bytes_max
+                    .max(usize::try_from(first_bytes).expect("a frame is small")),
+            );
         let mut bytes = 0;
         let mut frames = Vec::new();
         while let Some((_, frame)) = self.pending.front()
