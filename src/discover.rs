@@ -114,6 +114,7 @@ impl Discovery {
                 Event::FilesLimit { files_max } => {
                     tracing::error!(files_max, "too many files: the rest is not followed");
                 }
+                Event::Settled => owners.announce(),
                 Event::Ready => {
                     if let Some(ready) = ready.take() {
                         ready();
@@ -144,11 +145,17 @@ impl Owners {
         self.tell(file, stop, FileEvent::Follow(Box::new(follow)));
     }
 
+    /// One bell for all that was told: what changed at one time is read, sealed and sent as one.
+    fn announce(&self) {
+        self.shards.iter().for_each(|shard| shard.announce());
+    }
+
     /// Waits where the shard has no room: it waits for its log then, and so do its files.
     fn tell(&self, file: FileId, stop: &Stop, event: FileEvent) {
         let Some(shard) = self.owner.get(&file) else { return };
         let mut event = event;
-        while let Err(back) = self.shards[*shard].push(event) {
+        while let Err(back) = self.shards[*shard].push_quietly(event) {
+            self.shards[*shard].announce();
             if stop.phase() != Phase::Running {
                 return;
             }

@@ -143,6 +143,9 @@ impl Egress {
         self.counts.accepted.inc();
         self.counts.push_body_bytes.inc_by(push.body.len() as u64);
         self.counts.push_entries.inc_by(push.entries());
+        let arrived_ns = push.frames.iter().map(|frame| frame.oldest_arrival_ns).min();
+        let took_ns = arrived_ns.map_or(0, |arrived| perf::clock::unix_ns() - arrived);
+        self.counts.ack_seconds.observe(took_ns as f64 / 1e9);
         if state.reported.take().is_some() {
             tracing::info!("the sink accepts pushes again");
         }
@@ -151,10 +154,9 @@ impl Egress {
             last: frames[frames.len() - 1].seq,
             frames: frames.len(),
             bytes: frames.iter().map(Frame::bytes).sum(),
-            oldest_arrival_ns: frames.iter().map(|f| f.oldest_arrival_ns).min().unwrap_or(0),
         };
         state.push_is_done(push.frames.len());
-        lane.acks.push(ack).expect("the way back holds an ack for each frame");
+        lane.ack(ack);
     }
 
     fn rejected(&self, lane: &Lane, state: &mut LaneState, push: Push, answer: &Answer) {
@@ -164,7 +166,7 @@ impl Egress {
         state.push_is_done(push.frames.len());
         for frame in push.frames {
             let ack = Ack::Rejected { frame, reason: reason.clone() };
-            lane.acks.push(ack).expect("the way back holds an ack for each frame");
+            lane.ack(ack);
         }
     }
 

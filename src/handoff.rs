@@ -12,6 +12,7 @@ use shards::credit::Credit;
 use shards::ring::Ring;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// A durable frame on its way to a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl Frame {
 #[derive(Debug)]
 pub enum Ack {
     /// The sink stored these frames; `last` is the highest, `bytes` those of their bodies.
-    Delivered { last: Seq, frames: usize, bytes: u64, oldest_arrival_ns: i64 },
+    Delivered { last: Seq, frames: usize, bytes: u64 },
     /// The sink refuses this frame for good.
     Rejected { frame: Frame, reason: String },
 }
@@ -67,7 +68,10 @@ pub enum Ack {
 /// The two rings between a shard and egress: a lane. Frames of a lane keep their order.
 pub struct Lane {
     pub frames: Ring<Frame>,
-    pub acks: Ring<Ack>,
+    acks: Ring<Ack>,
+    /// The shard cannot go on without acks. Else they wait until it wakes for another reason, a
+    /// second at most: a wake-up for each push would cost more than the push.
+    awaited: AtomicBool,
 }
 
 /// How many frames may be under way, where they are so small that the credit allows more.
@@ -79,7 +83,22 @@ impl Lane {
     #[must_use]
     pub fn new(egress: Arc<Bell>, shard: Arc<Bell>) -> Lane {
         // At most one ack for each frame: the way back never fills.
-        Lane { frames: Ring::new(FRAMES_MAX, egress), acks: Ring::new(FRAMES_MAX, shard) }
+        Lane {
+            frames: Ring::new(FRAMES_MAX, egress),
+            acks: Ring::new(FRAMES_MAX, shard),
+            awaited: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells the shard what became of its frames.
+    pub fn ack(&self, ack: Ack) {
+        let urgent = matches!(ack, Ack::Rejected { .. });
+        self.acks.push_quietly(ack).expect("the way back holds an ack for each frame");
+        // Against [`Handoff::await_acks`]: one of the two sees what the other did.
+        fence(Ordering::SeqCst);
+        if urgent || self.awaited.load(Ordering::Relaxed) {
+            self.acks.announce();
+        }
     }
 }
 
@@ -188,6 +207,17 @@ impl<D: Disk> Handoff<D> {
         self.under_way -= frames;
         self.credit.give_back(bytes);
         Some(ack)
+    }
+
+    /// Before a wait: asks to be woken by acks where they are needed, which is where frames wait for
+    /// credit, or half of it is out, or `draining`. False where one is there already.
+    #[must_use]
+    pub fn await_acks(&self, draining: bool) -> bool {
+        let room = matches!(self.way, Way::Memory) && self.waiting.is_empty();
+        let needed = draining || !room || self.credit.left() < self.credit.out();
+        self.lane.awaited.store(needed, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        !needed || self.lane.acks.is_empty()
     }
 
     /// Everything durable was handed over and is acked.

@@ -365,7 +365,10 @@ impl Shard {
                 self.checkpoint().await?;
                 return Ok(());
             }
-            self.links.ack_bell.wait().await;
+            let draining = self.links.stop.phase() != Phase::Running;
+            if self.handoff.borrow().await_acks(draining) {
+                self.links.ack_bell.wait().await;
+            }
         }
     }
 
@@ -375,11 +378,7 @@ impl Shard {
 
     async fn settle(&self, ack: Ack) {
         match ack {
-            Ack::Delivered { last, oldest_arrival_ns, .. } => {
-                let took_ns = perf::clock::unix_ns() - oldest_arrival_ns;
-                self.links.counts.ack_seconds.observe(took_ns as f64 / 1e9);
-                self.acked(last);
-            }
+            Ack::Delivered { last, .. } => self.acked(last),
             Ack::Rejected { frame, reason } => {
                 // It counts as acked when it stands elsewhere, and not before.
                 let mut frame = frame;

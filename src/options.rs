@@ -13,8 +13,9 @@ use std::time::Duration;
 const GROUP_BYTES_MAX: usize = 1 << 20;
 /// A frame before compression: large enough to compress well, small enough to stay in the cache.
 const FRAME_RAW_BYTES: usize = 256 << 10;
-/// With no linger at all, a busy file is looked at this often.
-const EVENT_INTERVAL_MIN: Duration = Duration::from_millis(5);
+/// With no linger at all, a busy file is looked at this often: each look costs several wake-ups all the
+/// way to Loki, whatever it finds.
+const EVENT_INTERVAL_MIN: Duration = Duration::from_millis(12);
 /// How long a removed file is watched for late lines.
 const ROTATED_WAIT: Duration = Duration::from_secs(60);
 const OPEN_IDLE_MAX: Duration = Duration::from_secs(60);

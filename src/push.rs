@@ -3,7 +3,13 @@
 use crate::handoff::Frame;
 use crate::verdict::Answer;
 use std::io::Read;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 /// Of an answer no more than this is read: an error page may be endless.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
@@ -53,17 +59,58 @@ pub struct Options {
     pub connections: usize,
 }
 
+/// How long an address is used before its name is looked up again.
+const ADDRESS_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The address of the sink. ureq asks for it with every request, and the lookup starts a thread, so
+/// that it can be given up in time: here that happens now and then, and after a failure.
+#[derive(Debug, Default, Clone)]
+struct Addresses(Arc<Mutex<Option<Found>>>);
+
+/// When, and what.
+type Found = (Instant, Vec<SocketAddr>);
+
+impl Addresses {
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Resolver for Addresses {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let resolver = DefaultResolver::default();
+        if let Some((at, known)) = known
+            && at.elapsed() < ADDRESS_TIME_MAX
+        {
+            let mut addresses = resolver.empty();
+            known.into_iter().for_each(|address| addresses.push(address));
+            return Ok(addresses);
+        }
+        let found = resolver.resolve(uri, config, timeout)?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), found.to_vec()));
+        Ok(found)
+    }
+}
+
 /// Posts pushes; one for all senders, which share its connections.
 #[derive(Clone)]
 pub struct Client {
     agent: ureq::Agent,
+    addresses: Addresses,
     url: String,
 }
 
 impl Client {
     #[must_use]
     pub fn new(options: &Options) -> Client {
-        let agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .timeout_global(Some(options.timeout))
             .max_idle_connections_per_host(options.connections)
             .max_idle_connections(options.connections)
@@ -73,9 +120,10 @@ impl Client {
             .max_redirects_will_error(false)
             .proxy(None)
             .user_agent(concat!("log-capturer/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
-        Client { agent, url: options.url.clone() }
+            .build();
+        let addresses = Addresses::default();
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), addresses.clone());
+        Client { agent, addresses, url: options.url.clone() }
     }
 
     /// Sends one push and waits for its answer; never longer than the timeout.
@@ -88,7 +136,10 @@ impl Client {
         }
         let mut response = match request.send(&push.body[..]) {
             Ok(response) => response,
-            Err(error) => return Answer::Broken(error.to_string()),
+            Err(error) => {
+                self.addresses.forget();
+                return Answer::Broken(error.to_string());
+            }
         };
         let retry_after = response
             .headers()

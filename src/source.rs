@@ -596,7 +596,7 @@ pub fn read_blocking(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Re
 }
 
 /// Whether the file has more behind what was read. A read that came short is no sign of the end:
-/// the page cache may have had no more.
+/// the page cache may have had no more. What comes later, an event tells of.
 #[must_use]
 pub fn goes_on(file: &File, offset: u64, read: usize, wanted: usize) -> bool {
     read == wanted || file.metadata().is_ok_and(|meta| meta.len() > offset + read as u64)

@@ -1,4 +1,4 @@
-//! What the log needs of a disk: nine operations with one-sentence contracts.
+//! What the log needs of a disk: eight operations with one-sentence contracts.
 //!
 //! [`crate::uring::UringDisk`] does them for real, [`crate::sim::SimDisk`] in memory with faults and
 //! crashes. A disk is one directory; names are plain file names in it.
@@ -55,16 +55,15 @@ pub trait Disk {
     /// Up to `bytes` from `at` (both multiples of the block); fewer only at the end of the file.
     async fn read(&self, file: &Self::File, at: u64, bytes: usize) -> Result<Vec<u8>, DiskError>;
 
-    /// Writes all of `buffer` at `at` (a multiple of the block), or fails; not yet durable.
+    /// Writes all of `buffer` at `at` (a multiple of the block): when this returns it is durable.
+    /// After a failure nothing is known of it, and nothing that was not durable before may be
+    /// counted on.
     async fn write(
         &self,
         file: &Self::File,
         at: u64,
         buffer: Self::Buffer,
     ) -> Result<(), DiskError>;
-
-    /// Makes durable what was written before it was called. After a failure nothing is known.
-    async fn sync(&self, file: &Self::File) -> Result<(), DiskError>;
 
     /// Removes the files; when this returns they are gone durably. One that is missing is no error.
     async fn remove(&self, names: &[String]) -> Result<(), DiskError>;

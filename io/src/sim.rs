@@ -190,6 +190,7 @@ impl Disk for SimDisk {
         Ok(contents[at..(at + bytes).min(contents.len())].to_vec())
     }
 
+    /// Two operations, between which the power may be cut: the blocks, then their sync.
     async fn write(&self, file: &SimFile, at: u64, buffer: Vec<u8>) -> Result<(), DiskError> {
         // A write that the power cut is among those that may be torn.
         let at = usize::try_from(at).expect("small");
@@ -202,10 +203,7 @@ impl Disk for SimDisk {
         }
         self.change("write", &file.name, |state| {
             state.files[file.index].unsynced.push((at, buffer));
-        })
-    }
-
-    async fn sync(&self, file: &SimFile) -> Result<(), DiskError> {
+        })?;
         let synced = self.change("sync", &file.name, |state| {
             let contents = &mut state.files[file.index];
             contents.durable = contents.current();

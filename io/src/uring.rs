@@ -66,6 +66,9 @@ impl UringDisk {
             .write(true)
             .read(true)
             .mode(0o600)
+            // A write returns when it is durable: one operation, one wake-up, where a write and
+            // a sync were two of each, and a thread of the kernel's for the sync.
+            .custom_flags(libc::O_DSYNC)
             .dma_open(tmp)
             .await
             .map_err(|e| ring_error("create", tmp, e))?;
@@ -144,10 +147,6 @@ impl Disk for UringDisk {
 
     async fn write(&self, file: &UringFile, at: u64, buffer: UringBuffer) -> Result<(), DiskError> {
         write_all(&file.file, &file.path, at, buffer).await
-    }
-
-    async fn sync(&self, file: &UringFile) -> Result<(), DiskError> {
-        file.file.fdatasync().await.map_err(|e| ring_error("sync", &file.path, e))
     }
 
     async fn remove(&self, names: &[String]) -> Result<(), DiskError> {

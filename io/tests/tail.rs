@@ -36,7 +36,12 @@ impl Run {
     }
 
     fn next(&self) -> Event {
-        self.events.recv_timeout(PATIENCE).expect("an event comes")
+        loop {
+            match self.events.recv_timeout(PATIENCE).expect("an event comes") {
+                Event::Settled => {}
+                event => return event,
+            }
+        }
     }
 
     /// All events up to, and without, the first one that `last` picks.

@@ -25,7 +25,6 @@ fn what_was_written_is_read_at_every_size_and_place() {
                 disk.write(&file, at as u64, buffer).await.unwrap();
                 at += size.max(1 << 20);
             }
-            disk.sync(&file).await.unwrap();
         }
         for size in [BLOCK, 3 * BLOCK, 64 << 10, 128 << 10, 256 << 10, 1 << 20, 2 << 20] {
             for at in [BLOCK, BLOCK + size] {

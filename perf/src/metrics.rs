@@ -99,8 +99,6 @@ metrics! {
             "Frames that were read back from the log because the sink had fallen behind.",
         parked_bytes: gauge "log_capturer_parked_bytes"
             "Bytes of pushes that the sink refused for good, kept in parked/.",
-        ack_seconds: latency "log_capturer_source_to_ack_seconds"
-            "Time from the arrival of a frame's oldest line to the sink's answer.",
     }
 }
 
@@ -123,6 +121,8 @@ metrics! {
             "Lines in accepted pushes.",
         push_seconds: latency "log_capturer_push_seconds"
             "Time from the start of a push to its answer.",
+        ack_seconds: latency "log_capturer_source_to_ack_seconds"
+            "Time from the arrival of a push's oldest line to the sink's answer.",
         in_flight: gauge "log_capturer_pushes_in_flight"
             "Pushes under way.",
     }

@@ -19,9 +19,20 @@ impl<T> Ring<T> {
 
     /// The item comes back where the ring is full.
     pub fn push(&self, item: T) -> Result<(), T> {
-        self.queue.push(item)?;
-        self.bell.ring();
+        self.push_quietly(item)?;
+        self.announce();
         Ok(())
+    }
+
+    /// As [`Ring::push`], for one of several items: the receiver may not look before
+    /// [`Ring::announce`].
+    pub fn push_quietly(&self, item: T) -> Result<(), T> {
+        self.queue.push(item)
+    }
+
+    /// Tells the receiver of all items so far.
+    pub fn announce(&self) {
+        self.bell.ring();
     }
 
     pub fn pop(&self) -> Option<T> {

@@ -131,8 +131,15 @@ impl Discoverer {
     pub fn run(
         mut self,
         stop: impl Fn() -> bool,
-        mut emit: impl FnMut(Event),
+        mut tell: impl FnMut(Event),
     ) -> Result<(), DiscoverError> {
+        let mut told = false;
+        let mut emit = |event: Event| {
+            // Said once for all that was told before, and not for nothing.
+            if std::mem::replace(&mut told, event != Event::Settled) || event != Event::Settled {
+                tell(event);
+            }
+        };
         self.walk();
         self.settle(&mut emit);
         for at in self.missing() {
@@ -144,13 +151,14 @@ impl Discoverer {
         let mut poll_at = Instant::now() + POLL_INTERVAL;
         let mut reconcile_at = Instant::now() + self.options.reconcile_interval;
         while !stop() {
+            emit(Event::Settled);
+            let rest = quiet_until.saturating_duration_since(Instant::now());
+            std::thread::sleep(rest.min(STOP_INTERVAL));
+            if rest > STOP_INTERVAL {
+                continue;
+            }
             let wait = STOP_INTERVAL.min(poll_at.saturating_duration_since(Instant::now()));
             if self.watcher.wait(wait)? {
-                let rest = quiet_until.saturating_duration_since(Instant::now());
-                std::thread::sleep(rest.min(STOP_INTERVAL));
-                if rest > STOP_INTERVAL {
-                    continue;
-                }
                 if self.read_notices()? {
                     emit(Event::Overflow);
                     self.reconcile();

@@ -80,4 +80,6 @@ pub enum Event {
     FilesLimit { files_max: usize },
     /// All files that are there were found.
     Ready,
+    /// Nothing more for now: what was told since the last one belongs together.
+    Settled,
 }

@@ -155,11 +155,7 @@ impl<D: Disk> Wal<D> {
             unreachable!("a group without birth follows one that opened its segment")
         };
         assert_eq!(segment, group.segment);
-        let done = async {
-            self.disk.write(&file, group.offset, buffer).await?;
-            self.disk.sync(&file).await
-        }
-        .await;
+        let done = self.disk.write(&file, group.offset, buffer).await;
         // A poisoned file is closed by the birth of the next segment.
         *self.open.borrow_mut() = Some((segment, file));
         done.map(|()| last_crc)
