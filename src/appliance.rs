@@ -131,8 +131,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             Err(_) => unreachable!("this thread holds a sender"),
         }
     }
-    // Only the shards that were asked for get files; the others empty their logs.
-    start_discovery(config, &plan, links[..plan.shards.len()].to_vec(), cursors, &run, report)?;
+    start_discovery(config, &plan, links, cursors, &run, report)?;
     run.finish(&reports, config.drain_timeout)
 }
 
@@ -306,7 +305,8 @@ fn start_discovery(
 ) -> Result<(), RunError> {
     let events: Vec<Arc<Ring<FileEvent>>> = links.into_iter().map(|links| links.events).collect();
     let (stop, status, cpu) = (run.stop.clone(), run.status.clone(), plan.egress);
-    let discovery = discover::Discovery::new(options::discovery(config), cursors, events)
+    let options = options::discovery(config);
+    let discovery = discover::Discovery::new(options, cursors, events, plan.shards.len())
         .map_err(|error| RunError::Setup(error.to_string()))?;
     spawn("discover", move || {
         pin(cpu);

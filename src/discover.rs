@@ -31,6 +31,8 @@ pub struct Group {
 
 /// While a shard has no room for events, for it waits for its log, it is asked again this often.
 const FULL_INTERVAL: Duration = Duration::from_millis(2);
+/// The cursor of a file that is not there is kept for this long after its last line.
+const MISSING_TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub struct Discovery {
     discoverer: Discoverer,
@@ -40,16 +42,20 @@ pub struct Discovery {
 struct Owners {
     groups: Vec<Group>,
     known: Vec<Cursor>,
+    /// All there are; the first `reading` of them get files.
     shards: Vec<Arc<Ring<FileEvent>>>,
+    reading: usize,
     owner: HashMap<FileId, usize>,
 }
 
 impl Discovery {
-    /// `cursors` are those of all shards; where two name the same file, the later one counts.
+    /// `cursors` are those of all shards; where two name the same file, the later one counts. Only
+    /// the first `reading` shards get files; the others empty their logs.
     pub fn new(
         options: Options,
         cursors: Vec<Cursor>,
         shards: Vec<Arc<Ring<FileEvent>>>,
+        reading: usize,
     ) -> Result<Discovery, DiscoverError> {
         let known = latest(cursors);
         let files = known
@@ -63,7 +69,13 @@ impl Discovery {
             .collect();
         Ok(Discovery {
             discoverer: Discoverer::new(options.discovery, files)?,
-            owners: Owners { groups: options.groups, known, shards, owner: HashMap::new() },
+            owners: Owners {
+                groups: options.groups,
+                known,
+                shards,
+                reading,
+                owner: HashMap::new(),
+            },
         })
     }
 
@@ -89,12 +101,8 @@ impl Discovery {
                     owners.owner.remove(&file);
                 }
                 Event::Missing { known } => {
-                    let cursor = &owners.known[known];
                     metrics.missing_sources.inc();
-                    tracing::warn!(
-                        path = %cursor.path.display(), offset = cursor.offset,
-                        "a file that was being read is gone: what it held past this is lost"
-                    );
+                    owners.missing(known, stop);
                 }
                 Event::Overflow => {
                     metrics.discovery_overflows.inc();
@@ -138,11 +146,29 @@ impl Owners {
             None if at_start && self.groups[group].from_end => Start::End(size),
             None => Start::Beginning,
         };
-        let shard = usize::try_from(hash(labels.as_bytes()) % self.shards.len() as u64)
+        let shard = usize::try_from(hash(labels.as_bytes()) % self.reading as u64)
             .expect("less than the number of shards");
         self.owner.insert(file, shard);
         let follow = Follow { file, identity, path, group, labels, size, start };
         self.tell(file, stop, FileEvent::Follow(Box::new(follow)));
+    }
+
+    /// A file that was being read is not there. It may come back (a late mount), so its cursor stays
+    /// for a while.
+    fn missing(&self, known: usize, stop: &Stop) {
+        let cursor = &self.known[known];
+        let gone_ns = perf::clock::unix_ns().saturating_sub(cursor.stamp_ns);
+        if u128::from(gone_ns.unsigned_abs()) < MISSING_TIME_MAX.as_nanos() {
+            tracing::warn!(
+                path = %cursor.path.display(), offset = cursor.offset,
+                "a file that was being read is gone: what it held past this is lost, unless it \
+                 comes back"
+            );
+            return;
+        }
+        for shard in &self.shards {
+            push(shard, stop, FileEvent::Forget(cursor.identity));
+        }
     }
 
     /// One bell for all that was told: what changed at one time is read, sealed and sent as one.
@@ -153,15 +179,18 @@ impl Owners {
     /// Waits where the shard has no room: it waits for its log then, and so do its files.
     fn tell(&self, file: FileId, stop: &Stop, event: FileEvent) {
         let Some(shard) = self.owner.get(&file) else { return };
-        let mut event = event;
-        while let Err(back) = self.shards[*shard].push_quietly(event) {
-            self.shards[*shard].announce();
-            if stop.phase() != Phase::Running {
-                return;
-            }
-            event = back;
-            std::thread::sleep(FULL_INTERVAL);
+        push(&self.shards[*shard], stop, event);
+    }
+}
+
+fn push(shard: &Ring<FileEvent>, stop: &Stop, mut event: FileEvent) {
+    while let Err(back) = shard.push_quietly(event) {
+        shard.announce();
+        if stop.phase() != Phase::Running {
+            return;
         }
+        event = back;
+        std::thread::sleep(FULL_INTERVAL);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::park;
 use crate::source::{self, Follow, Sources, Start, Taken};
 use crate::stream::Streams;
 use io::format::{Cursor, Seq};
-use io::tail::FileId;
+use io::tail::{FileId, Identity};
 use io::uring::UringDisk;
 use io::wal::{self, Backlog, Committed, Gap, Recovered, Wal, WalError};
 use perf::metrics;
@@ -54,6 +54,8 @@ pub enum FileEvent {
     Changed(FileId),
     Renamed(FileId, PathBuf),
     Removed(FileId),
+    /// A file of an earlier run that has been gone for long.
+    Forget(Identity),
 }
 
 /// What a shard shares with other threads: rings and bells.
@@ -92,7 +94,7 @@ struct Shard {
     /// Everything that was appended is durable.
     settled: Cell<bool>,
     sweep: Cell<bool>,
-    /// Cursors were taken over from elsewhere: they want a checkpoint of their own.
+    /// Cursors came or went without a frame: that wants a checkpoint of its own.
     adopted: Cell<bool>,
 }
 
@@ -177,6 +179,10 @@ impl Shard {
                 FileEvent::Removed(file) => {
                     self.links.counts.rotations.inc();
                     sources.removed(file);
+                }
+                FileEvent::Forget(identity) => {
+                    self.wal.forget(&identity);
+                    self.adopted.set(true);
                 }
             }
         }

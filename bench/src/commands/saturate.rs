@@ -37,12 +37,14 @@ fn of_text(
     let mut limits = Vec::new();
     let mut walls = Vec::new();
     let mut peak = 0;
+    let mut pushes = 1.0;
     for _ in 0..RUNS {
         let limit = limit::encode(&corpus.files)?;
         limits.push(limit.lines as f64 / limit.cpu.as_secs_f64());
         let once = once(binary, &corpus_dir)?;
         rates.push(LINES as f64 / once.cpu.as_secs_f64());
         walls.push(LINES as f64 / once.wall.as_secs_f64());
+        pushes = once.pushes;
         peak = peak.max(once.rss_peak_bytes);
     }
     let (rate, limit) = (median(&mut rates), median(&mut limits));
@@ -55,12 +57,14 @@ fn of_text(
         figure("encode limit", limit, "lines/s"),
         figure("share of the encode limit", rate / limit * 100.0, "%"),
         figure("lines per second of wall time", median(&mut walls), "lines/s"),
+        figure("lines per push", LINES as f64 / pushes, "lines"),
         figure("bytes per line", corpus.written.bytes as f64 / LINES as f64, "B"),
         figure("peak memory", mib(peak), "MiB").target(Target::AtMost(100.0)),
     ])
 }
 
 struct Once {
+    pushes: f64,
     cpu: Duration,
     wall: Duration,
     rss_peak_bytes: u64,
@@ -79,10 +83,11 @@ fn once(binary: &Path, corpus: &Path) -> Result<Once, Error> {
     let wall = start.elapsed();
     require(all, || format!("only {} lines arrived\n{}", stub.entries_taken(), product.log()))?;
     let usage = product.usage()?;
+    let pushes = product.metric("log_capturer_pushes_accepted_total")?;
     product.stop(LIMIT)?;
     let entries = stub.entries_taken();
     require(entries == LINES, || format!("expected {LINES} lines, found {entries}"))?;
-    Ok(Once { cpu: usage.cpu, wall, rss_peak_bytes: usage.rss_peak_bytes })
+    Ok(Once { pushes, cpu: usage.cpu, wall, rss_peak_bytes: usage.rss_peak_bytes })
 }
 
 /// Sorts.

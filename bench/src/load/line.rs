@@ -151,13 +151,6 @@ impl Lines {
     }
 }
 
-const AGENTS: [&str; 4] = [
-    "Mozilla/5.0 (X11; Linux x86_64)",
-    "Mozilla/5.0 (Windows NT 10.0; Win64)",
-    "okhttp/4.12.0",
-    "kube-probe/1.31",
-];
-
 impl Lines {
     /// As [`Lines::next`], a line that nothing marks.
     pub fn next_plain(&mut self, written_ns: i64, out: &mut Vec<u8>) {
@@ -166,19 +159,17 @@ impl Lines {
         // Writing to a Vec cannot fail.
         let _ = writeln!(
             out,
-            " {} svc-{} msg=\"{}\" method={} path=/api/v1/{}/{} status={} duration_ms={} \
-             remote=10.0.{}.{} agent=\"{}\"",
+            " {} service=checkout env=production region=eu-1 msg=\"{}\" method={} \
+             path=/api/v1/{}/{} status={} duration_ms={} remote=10.0.{}.{}",
             pick(rng, &LEVELS),
-            rng.u8(0..12),
             pick(rng, &REMARKS),
             pick(rng, &METHODS),
             pick(rng, &RESOURCES),
-            skewed(rng, 100_000),
+            skewed(rng, 10_000),
             pick(rng, &STATUSES),
             skewed(rng, 3_000),
             rng.u8(0..4),
             rng.u8(1..),
-            pick(rng, &AGENTS),
         );
         self.sequence += 1;
     }
