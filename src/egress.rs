@@ -48,8 +48,11 @@ pub struct LaneState {
     failures: u32,
     /// Set by a split: how many of `waiting` go out in pushes of at most so many frames.
     split: Option<Split>,
-    /// Said once for each run of failures.
+    /// When a failure was last said; not for each of many in a row, as when a limit is reached again
+    /// and again.
     reported: Option<Instant>,
+    /// It was said, and its end was not.
+    failing: bool,
 }
 
 struct Split {
@@ -146,7 +149,7 @@ impl Egress {
         let arrived_ns = push.frames.iter().map(|frame| frame.oldest_arrival_ns).min();
         let took_ns = arrived_ns.map_or(0, |arrived| perf::clock::unix_ns() - arrived);
         self.counts.ack_seconds.observe(took_ns as f64 / 1e9);
-        if state.reported.take().is_some() {
+        if std::mem::take(&mut state.failing) {
             tracing::info!("the sink accepts pushes again");
         }
         let frames = &push.frames;
@@ -174,13 +177,7 @@ impl Egress {
         self.counts.split.inc();
         let frames = push.frames.len();
         tracing::warn!(reason = describe(answer), frames, "a push is sent again in two halves");
-        let left = frames + state.split.take().map_or(0, |split| split.left - frames);
-        state.split = Some(Split { frames_max: frames.div_ceil(2), left });
-        state.failures = 0;
-        state.not_before = None;
-        for frame in push.frames.into_iter().rev() {
-            state.waiting.push_front(frame);
-        }
+        state.split(push.frames);
     }
 
     fn again(
@@ -195,6 +192,7 @@ impl Egress {
         state.push = Some(push);
         if state.reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
             state.reported = Some(Instant::now());
+            state.failing = true;
             tracing::warn!(reason = describe(answer), failures = state.failures, "{text}");
         }
     }
@@ -220,6 +218,19 @@ impl LaneState {
             frames.push(frame);
         }
         (!frames.is_empty()).then_some(frames)
+    }
+
+    /// Puts the frames of a push back, to go out in halves of it until all of them are through.
+    fn split(&mut self, push: Vec<Frame>) {
+        let frames = push.len();
+        // Those of an earlier split that are still to go, and these, which may reach beyond them.
+        let left = self.split.take().map_or(frames, |split| split.left.max(frames));
+        self.split = Some(Split { frames_max: frames.div_ceil(2), left });
+        self.failures = 0;
+        self.not_before = None;
+        for frame in push.into_iter().rev() {
+            self.waiting.push_front(frame);
+        }
     }
 
     fn push_is_done(&mut self, frames: usize) {
@@ -248,4 +259,78 @@ fn describe(answer: &Answer) -> String {
 fn jitter() -> f64 {
     f64::from((perf::clock::unix_ns() & 0x7fff_ffff) as u32 ^ std::process::id().rotate_left(16))
         / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io::format::Seq;
+
+    fn lane_with(frames: u64) -> Lane {
+        let lane = Lane::new(Arc::default(), Arc::default());
+        for seq in 1..=frames {
+            let frame = Frame { seq: Seq(seq), raw_len: 10, ..Frame::for_tests() };
+            assert!(lane.frames.push(frame).is_ok());
+        }
+        lane
+    }
+
+    fn seqs(frames: &[Frame]) -> Vec<u64> {
+        frames.iter().map(|frame| frame.seq.0).collect()
+    }
+
+    /// Refuses the frames in `bad` wherever they are, and gives what passed and what was refused
+    /// alone, in their order.
+    fn pushed(frames: u64, bad: &[u64]) -> (Vec<u64>, Vec<u64>) {
+        let lane = lane_with(frames);
+        let mut state = LaneState::default();
+        let (mut passed, mut refused) = (Vec::new(), Vec::new());
+        while let Some(push) = state.coalesce(&lane, 1000) {
+            let seqs = seqs(&push);
+            if !seqs.iter().any(|seq| bad.contains(seq)) {
+                state.push_is_done(push.len());
+                passed.extend(seqs);
+            } else if push.len() == 1 {
+                state.push_is_done(1);
+                refused.extend(seqs);
+            } else {
+                state.split(push);
+            }
+        }
+        assert!(state.split.is_none(), "later pushes are whole again");
+        (passed, refused)
+    }
+
+    #[test]
+    fn halving_finds_what_is_refused_alone_and_keeps_the_order() {
+        for (frames, bad) in [
+            (1, &[1][..]),
+            (2, &[2]),
+            (11, &[6, 7]),
+            (11, &[1]),
+            (11, &[11]),
+            (100, &[3, 50, 51, 99]),
+            (250, &[101, 102, 200]),
+        ] {
+            let (passed, refused) = pushed(frames, bad);
+            assert_eq!(refused, bad);
+            let expected: Vec<u64> = (1..=frames).filter(|seq| !bad.contains(seq)).collect();
+            assert_eq!(passed, expected);
+        }
+    }
+
+    #[test]
+    fn a_push_holds_frames_of_one_tenant_and_no_more_than_its_bytes() {
+        let lane = lane_with(3);
+        let other = Frame { seq: Seq(4), tenant: "b".into(), ..Frame::for_tests() };
+        let large = Frame { seq: Seq(5), tenant: "b".into(), raw_len: 99, ..Frame::for_tests() };
+        assert!(lane.frames.push(other).is_ok() && lane.frames.push(large).is_ok());
+        let mut state = LaneState::default();
+        let mut next = || state.coalesce(&lane, 25).map(|frames| seqs(&frames));
+        assert_eq!(next(), Some(vec![1, 2]));
+        assert_eq!(next(), Some(vec![3]));
+        assert_eq!(next(), Some(vec![4]));
+        assert_eq!(next(), Some(vec![5]), "one larger frame goes out alone");
+        assert_eq!(next(), None);
+    }
 }

@@ -85,7 +85,11 @@ pub fn run(binary: &Path, options: &DemoOptions) -> Result<Verdict, Error> {
     };
     let url = match &receiver {
         Receiver::Stub(stub) => stub.url(),
-        Receiver::Loki { url, .. } => url.clone(),
+        Receiver::Loki { url, selector, start_ns } => {
+            // Not there: said now rather than after all lines were written.
+            loki::query(url, selector, *start_ns)?;
+            url.clone()
+        }
     };
     let mut setup = Setup::new(binary, dir.path(), &url);
     setup.file_keys = vec![format!("labels: {{ job: demo, run: \"{start_ns}\" }}")];

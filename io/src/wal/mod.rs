@@ -106,11 +106,11 @@ impl<D: Disk> Wal<D> {
         self.log.borrow_mut().append(frame)
     }
 
-    /// Makes durable what waits, as one group: one write, one sync.
+    /// Makes durable what waits, as one group: one write.
     ///
-    /// A failure of either poisons the segment: its frames go to a fresh one, and where that fails
-    /// too, the error is final. A sync is never tried again: after a failed one the kernel forgets
-    /// the lost pages, and the next would succeed without them.
+    /// A failure poisons the segment: its frames go to a fresh one, and where that fails too, the
+    /// error is final. A write is never tried again in its place: what of it is on the disk is
+    /// unknown, and a sync that failed may succeed the next time with the data gone.
     pub async fn commit(&self) -> Result<Committed, WalError> {
         let mut first: Option<DiskError> = None;
         loop {
