@@ -124,7 +124,7 @@ fn generations_rotated_while_it_was_stopped_are_resumed_where_they_were() {
 fn copytruncate_loses_nothing_that_was_read_before() {
     let bed = Bed::new();
     let product = bed.start();
-    let rotation = Rotation::CopyTruncate { lines: 2_000, pause: Duration::from_millis(700) };
+    let rotation = Rotation::CopyTruncate { lines: 2_000, pause: Duration::from_millis(1_500) };
     let written = bed.writer(20_000, 12_000, rotation).wait().unwrap();
     assert!(written.rotations >= 4);
     bed.assert_exactly_once(&written);
@@ -141,7 +141,7 @@ fn what_a_truncation_took_away_is_counted() {
     // Half a line, seen and not taken, is gone with the truncation.
     bed.append("a.log", "0123456789");
     let lost = || product.metric("log_capturer_source_bytes_lost_total").unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!(lost(), 0.0);
     fs::write(bed.log("a.log"), "new\n").unwrap();
     assert_eq!(bed.texts(2), ["first", "new"]);
