@@ -190,7 +190,16 @@ impl Disk for UringDisk {
 /// Has glommio find out what the device can do. It reads from the first file that it opens on a
 /// device to see whether the device can be polled; of an empty file that read always succeeds, and
 /// then every later read of a device that cannot be polled fails with EOPNOTSUPP.
+///
+/// A file that is there serves; one is written only where there is none, so that a start on a full
+/// disk needs no space.
 async fn probe(dir: &Path) -> Result<(), DiskError> {
+    let there = list_directory(dir)?.into_iter().find(|entry| entry.bytes >= BLOCK_BYTES as u64);
+    if let Some(entry) = there {
+        let path = dir.join(entry.name);
+        let file = DmaFile::open(&path).await.map_err(|e| ring_error("probe", &path, e))?;
+        return file.close().await.map_err(|e| ring_error("probe", &path, e));
+    }
     let path = dir.join(format!("probe{TMP_SUFFIX}"));
     let failed = |source| error("probe", &path, source);
     fs::write(&path, [0; BLOCK_BYTES]).map_err(failed)?;

@@ -6,7 +6,7 @@ mod saturate;
 mod slo;
 
 use crate::record::Figure;
-use crate::{demo, load, loki, product, stub};
+use crate::{load, product, stub};
 use std::path::Path;
 
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +17,6 @@ pub enum Error {
     Load(#[from] load::Error),
     #[error(transparent)]
     Stub(#[from] stub::Error),
-    #[error(transparent)]
-    Loki(#[from] loki::Error),
-    #[error(transparent)]
-    Demo(#[from] demo::Error),
     #[error("files: {0}")]
     Io(#[from] std::io::Error),
     #[error("the run is worth nothing: {0}")]
