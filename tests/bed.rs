@@ -1,6 +1,6 @@
 //! What the tests stand on: a directory, a receiver, and the product between them.
 
-use bench::load::{self, Rotation, Writer, Written};
+use bench::load::{self, Corpus, Rotation, Workload, Writer, Written, corpus};
 use bench::product::{Product, Setup};
 use bench::stub::{Accounting, Options, Stub, Verified};
 use std::fs::{self, OpenOptions};
@@ -52,14 +52,22 @@ impl Bed {
     pub fn writer(&self, rate: u64, lines: u64, rotation: Rotation) -> Writer {
         Writer::start(load::Options {
             dir: self.setup.logs(),
+            text: Workload::service().text,
             files: 2,
             rate,
             lines,
             seed: 7,
+            first_sequence: 0,
             lines_per_write: 1,
             rotation,
         })
         .unwrap()
+    }
+
+    /// A backlog of marked lines, before the product is started.
+    pub fn corpus(&self, lines: u64, files: u32) -> Corpus {
+        let workload = Workload { lines, files, ..Workload::service() };
+        corpus::prepare(&self.setup.logs(), &workload).unwrap()
     }
 
     /// Waits until all that was written is there, then looks at everything that is.

@@ -1,7 +1,7 @@
 //! Whatever happens to files and their names, every line arrives once.
 
 use crate::bed::{Bed, eventually, stop};
-use bench::load::{Rotation, Written, corpus};
+use bench::load::{Rotation, Workload, Written};
 use bench::product::Product;
 use bench::stub::{Away, Fault};
 use std::fs;
@@ -90,10 +90,10 @@ fn several_rotations_during_one_slow_push_lose_nothing() {
 fn generations_rotated_while_it_was_stopped_are_resumed_where_they_were() {
     let bed = Bed::new();
     // Appends to what is there, and goes on counting.
-    let mut lines = bench::load::Lines::new(3, 0);
+    let mut lines = bench::load::Lines::new(&Workload::service().text, 3, 0);
     let mut append = |name: &str, count: usize| {
         let mut text = Vec::new();
-        (0..count).for_each(|_| lines.next(bench::demo::now_ns(), &mut text));
+        (0..count).for_each(|_| lines.next(bench::measure::now_ns(), &mut text));
         bed.append(name, text);
         Written { lines: vec![lines.made()], ..Written::default() }
     };
@@ -156,7 +156,7 @@ fn a_file_removed_while_it_is_read_is_read_to_its_end() {
     // Nothing can be sent, so that reading is far behind when the files go.
     bed.stub.go_away(Away::Refusing);
     bed.append("warm.log", "x\n");
-    let corpus = corpus::prepare(&bed.setup.logs(), 50_000, 2, 9).unwrap();
+    let corpus = bed.corpus(50_000, 2);
     let taken = "log_capturer_logs_processed_total";
     eventually("the files are opened", &product, || product.metric(taken).unwrap() > 2.0);
     corpus.files.iter().for_each(|path| fs::remove_file(path).unwrap());
@@ -237,7 +237,7 @@ fn links_are_followed_where_that_is_allowed() {
 #[test]
 fn a_quiet_file_does_not_wait_for_a_hot_one() {
     let bed = Bed::new();
-    let corpus = corpus::prepare(&bed.setup.logs(), 400_000, 1, 9).unwrap();
+    let corpus = bed.corpus(400_000, 1);
     bed.append("quiet.log", "x\n");
     let product = bed.start();
     bed.lines(1);
@@ -251,7 +251,7 @@ fn a_quiet_file_does_not_wait_for_a_hot_one() {
 fn descriptors_are_bounded_and_many_files_are_read_all_the_same() {
     const FILES: u32 = 300;
     let bed = Bed::new();
-    let corpus = corpus::prepare(&bed.setup.logs(), 30_000, FILES, 9).unwrap();
+    let corpus = bed.corpus(30_000, FILES);
     let product = bed.start();
     bed.assert_exactly_once(&corpus.written);
     assert_eq!(product.metric("log_capturer_files_watched").unwrap(), f64::from(FILES));
@@ -265,7 +265,7 @@ fn descriptors_are_bounded_and_many_files_are_read_all_the_same() {
 fn four_shards_on_fewer_cores_share_the_files() {
     let mut bed = Bed::new();
     bed.setup.cores = "{ shards: 4 }".into();
-    let corpus = corpus::prepare(&bed.setup.logs(), 40_000, 16, 9).unwrap();
+    let corpus = bed.corpus(40_000, 16);
     let product = bed.start();
     bed.assert_exactly_once(&corpus.written);
     assert_eq!(busy_shards(&product), 4);

@@ -95,7 +95,7 @@ fn a_full_quota_makes_sources_wait_and_loses_nothing() {
     bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 4MiB, ring_bytes_max: 1MiB }".into();
     bed.stub.go_away(Away::Refusing);
     let product = bed.start();
-    let corpus = bench::load::corpus::prepare(&bed.setup.logs(), 400_000, 2, 5).unwrap();
+    let corpus = bed.corpus(400_000, 2);
     let full = || product.metric("log_capturer_wal_full").unwrap();
     eventually("the quota is used up", &product, || full() == 1.0);
     let log_bytes = product.metric("log_capturer_wal_bytes").unwrap();

@@ -1,9 +1,10 @@
 //! The product seen at work: live logs with rotations, a receiver, and a verdict.
 
-use crate::load::{self, Rotation, Writer, Written};
-use crate::loki;
-use crate::product::{self, Product, Setup, Usage};
-use crate::stub::{self, Accounting, Stub, Verified};
+use crate::load::{self, Rotation, Workload, Writer, Written};
+use crate::measure::{Stage, mib};
+use crate::product::{self, Product, Setup, Usage, whole};
+use crate::receiver::{self, Receiver};
+use crate::stub::{self, Accounting, Verified};
 use comfy_table::{Table, presets};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -33,9 +34,7 @@ pub enum Error {
     #[error(transparent)]
     Load(#[from] load::Error),
     #[error(transparent)]
-    Stub(#[from] stub::Error),
-    #[error(transparent)]
-    Loki(#[from] loki::Error),
+    Receiver(#[from] receiver::Error),
     #[error("a temporary directory: {0}")]
     Dir(#[from] std::io::Error),
     #[error("expected --seconds and --rate above 0")]
@@ -63,36 +62,15 @@ pub struct Latency {
     pub max: Duration,
 }
 
-/// Where the lines go.
-enum Receiver {
-    Stub(Stub),
-    Loki { url: String, selector: String, start_ns: i64 },
-}
-
 pub fn run(binary: &Path, options: &DemoOptions) -> Result<Verdict, Error> {
     if options.seconds == 0 || options.rate == 0 {
         return Err(Error::Nothing);
     }
     let dir = tempfile::Builder::new().prefix("log-capturer-demo-").tempdir()?;
-    let start_ns = now_ns();
-    let receiver = match &options.loki {
-        None => Receiver::Stub(Stub::start(stub::Options::new(Accounting::PerLine))?),
-        Some(url) => Receiver::Loki {
-            url: url.clone(),
-            selector: format!("{{run=\"{start_ns}\"}}"),
-            start_ns,
-        },
-    };
-    let url = match &receiver {
-        Receiver::Stub(stub) => stub.url(),
-        Receiver::Loki { url, selector, start_ns } => {
-            // Not there: said now rather than after all lines were written.
-            loki::query(url, selector, *start_ns)?;
-            url.clone()
-        }
-    };
-    let mut setup = Setup::new(binary, dir.path(), &url);
-    setup.file_keys = vec![format!("labels: {{ job: demo, run: \"{start_ns}\" }}")];
+    let accounting = stub::Options::new(Accounting::PerLine);
+    let receiver = Receiver::start(options.loki.as_deref(), accounting)?;
+    let mut setup = Setup::new(binary, dir.path(), &receiver.url());
+    setup.file_keys = receiver.file_keys();
     let product = Product::start(&setup)?;
     println!(
         "{} lines/s into {FILES} files for {} s, renamed as they grow; {} takes them to {}",
@@ -109,10 +87,12 @@ pub fn run(binary: &Path, options: &DemoOptions) -> Result<Verdict, Error> {
     let lines = options.rate * options.seconds;
     let writer = Writer::start(load::Options {
         dir: setup.logs(),
+        text: Workload::service().text,
         files: FILES,
         rate: options.rate,
         lines,
         seed: u64::from(std::process::id()),
+        first_sequence: 0,
         lines_per_write: 1,
         rotation: Rotation::Rename {
             lines: (lines / u64::from(FILES) / (ROTATIONS_PER_RUN + 1)).max(1),
@@ -121,17 +101,15 @@ pub fn run(binary: &Path, options: &DemoOptions) -> Result<Verdict, Error> {
     })?;
     watch(&writer, &product, &receiver)?;
     let written = writer.wait()?;
-    await_last_lines(&receiver, &product, &written)?;
+    receiver.await_taken(&product, written.lines_in_all(), ARRIVE_TIME_MAX)?;
     let usage = product.usage()?;
     let metrics = product.metrics_text()?;
     let running = started.elapsed();
     let clean_exit = product.stop(STOP_TIME_MAX)?.success();
-    let (verified, latency) = match &receiver {
-        Receiver::Stub(stub) => (stub.verify(&written), of_histogram(&stub.latency())),
-        Receiver::Loki { url, selector, start_ns } => {
-            let entries = loki::query(url, selector, *start_ns)?;
-            (loki::verify(&entries, &written), of_buckets(&metrics))
-        }
+    let verified = receiver.verify(&written)?;
+    let latency = match receiver.stub() {
+        Some(stub) => of_histogram(&stub.latency()),
+        None => of_stage(&metrics),
     };
     let rate = options.rate;
     let verdict = Verdict { verified, written, rate, latency, usage, running, clean_exit };
@@ -150,20 +128,17 @@ fn watch(writer: &Writer, product: &Product, receiver: &Receiver) -> Result<(), 
             continue;
         }
         let (usage, metrics) = (product.usage()?, product.metrics_text()?);
-        let now = match receiver {
-            Receiver::Stub(stub) => stub.received_in_all(),
-            Receiver::Loki { .. } => count(product::metric(&metrics, SENT)),
-        };
-        let latency = match receiver {
-            Receiver::Stub(stub) => of_histogram(&stub.take_latency_window()),
-            Receiver::Loki { .. } => of_buckets(&metrics),
+        let now = receiver.taken(product)?;
+        let latency = match receiver.stub() {
+            Some(stub) => of_histogram(&stub.take_latency_window()),
+            None => of_stage(&metrics),
         };
         let text = format!(
             "{:>8.0} lines/s   p50 {:>6.1} ms   p99 {:>6.1} ms   log {:>5.1} MiB   memory {:>4.1} MiB",
             (now - lines) as f64 / then.elapsed().as_secs_f64(),
             millis(latency.p50),
             millis(latency.p99),
-            mib(count(product::metric(&metrics, "log_capturer_wal_bytes"))),
+            mib(whole(product::metric(&metrics, "log_capturer_wal_bytes"))),
             mib(usage.rss_bytes),
         );
         if terminal {
@@ -176,29 +151,6 @@ fn watch(writer: &Writer, product: &Product, receiver: &Receiver) -> Result<(), 
     }
     if terminal {
         println!();
-    }
-    Ok(())
-}
-
-const SENT: &str = "log_capturer_push_entries_total";
-
-fn await_last_lines(
-    receiver: &Receiver,
-    product: &Product,
-    written: &Written,
-) -> Result<(), Error> {
-    let all = written.lines_in_all();
-    match receiver {
-        Receiver::Stub(stub) => {
-            // The verdict tells of those that are missing.
-            let _ = stub.wait_for_lines(all, ARRIVE_TIME_MAX);
-        }
-        Receiver::Loki { .. } => {
-            let start = Instant::now();
-            while count(product.metric(SENT)?) < all && start.elapsed() < ARRIVE_TIME_MAX {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
     }
     Ok(())
 }
@@ -270,8 +222,7 @@ impl Verdict {
     }
 }
 
-#[must_use]
-pub fn of_histogram(histogram: &hdrhistogram::Histogram<u64>) -> Latency {
+fn of_histogram(histogram: &hdrhistogram::Histogram<u64>) -> Latency {
     let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile));
     Latency {
         p50: at(0.5),
@@ -281,76 +232,16 @@ pub fn of_histogram(histogram: &hdrhistogram::Histogram<u64>) -> Latency {
     }
 }
 
-/// From the product's own histogram: the upper edges of the buckets.
-fn of_buckets(metrics: &str) -> Latency {
-    let name = "log_capturer_source_to_ack_seconds_bucket{";
-    let mut buckets: Vec<(f64, f64)> = Vec::new();
-    for line in metrics.lines().filter(|line| line.starts_with(name)) {
-        let parsed = line.split_once("le=\"").and_then(|(_, rest)| {
-            let (edge, rest) = rest.split_once('"')?;
-            Some((edge.parse().ok()?, rest.rsplit_once(' ')?.1.parse().ok()?))
-        });
-        let Some((edge, count)) = parsed else { continue };
-        match buckets.iter_mut().find(|(known, _)| *known == edge) {
-            Some((_, sum)) => *sum += count,
-            None => buckets.push((edge, count)),
-        }
-    }
-    let total = buckets.last().map_or(0.0, |(_, count)| *count);
-    let at = |quantile: f64| {
-        let edge = buckets.iter().find(|(_, count)| total > 0.0 && *count >= quantile * total);
-        edge.map_or(Duration::ZERO, |(edge, _)| Duration::from_secs_f64(edge.min(60.0)))
+/// As the product tells it.
+fn of_stage(metrics: &str) -> Latency {
+    let stages = Stage::all(metrics);
+    let Some(stage) = stages.iter().find(|stage| stage.name == "source to ack") else {
+        return Latency::default();
     };
+    let at = |quantile| stage.quantile(quantile);
     Latency { p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1.0) }
 }
 
-#[must_use]
-pub fn millis(time: Duration) -> f64 {
+fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-#[must_use]
-pub fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
-/// A counter's value: whole, and never below 0.
-fn count(value: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let whole = value as u64;
-    whole
-}
-
-#[must_use]
-pub fn now_ns() -> i64 {
-    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(since.as_nanos()).expect("a time before the year 2262")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_read_from_buckets_of_all_shards() {
-        let line = |shard, edge, count| {
-            format!(
-                "log_capturer_source_to_ack_seconds_bucket{{shard=\"{shard}\",le=\"{edge}\"}} {count}\n"
-            )
-        };
-        let text: String = [
-            line(0, "0.01", 40),
-            line(0, "0.1", 50),
-            line(0, "+Inf", 50),
-            line(1, "0.01", 20),
-            line(1, "0.1", 49),
-            line(1, "+Inf", 50),
-        ]
-        .concat();
-        let latency = of_buckets(&text);
-        assert_eq!(latency.p50, Duration::from_millis(10));
-        assert_eq!(latency.p99, Duration::from_millis(100));
-        assert_eq!(latency.max, Duration::from_secs(60));
-        assert_eq!(of_buckets("").p99, Duration::ZERO);
-    }
 }

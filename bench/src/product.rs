@@ -294,14 +294,34 @@ pub fn metric(text: &str, name: &str) -> f64 {
         .sum()
 }
 
+/// A metric's value that is a count: whole, and never below 0.
+#[must_use]
+pub fn whole(value: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let whole = value as u64;
+    whole
+}
+
+/// To the nanosecond, of the threads that there are; the product's stay.
 fn usage(pid: u32) -> io::Result<Usage> {
-    let proc = PathBuf::from(format!("/proc/{pid}"));
     let mut cpu_ns = 0;
-    for task in fs::read_dir(proc.join("task"))? {
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread that has just ended has nothing to tell.
         let stat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
         cpu_ns += stat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
     }
+    Ok(Usage { cpu: Duration::from_nanos(cpu_ns), ..process_usage(pid)? })
+}
+
+/// Of any process: CPU in clock ticks, threads that have ended included.
+pub fn process_usage(pid: u32) -> io::Result<Usage> {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let stat = fs::read_to_string(proc.join("stat"))?;
+    // Behind the name, which may hold anything; utime and stime are the 12th and 13th from there.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+    let cpu =
+        Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
     let status = fs::read_to_string(proc.join("status"))?;
     let kib = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -309,7 +329,7 @@ fn usage(pid: u32) -> io::Result<Usage> {
         number.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) << 10
     };
     Ok(Usage {
-        cpu: Duration::from_nanos(cpu_ns),
+        cpu,
         rss_bytes: kib("VmRSS:"),
         rss_peak_bytes: kib("VmHWM:"),
         descriptors: fs::read_dir(proc.join("fd"))?.count() as u64,

@@ -1,64 +1,108 @@
-//! Loki is away for a minute while lines go on coming.
+//! Loki is away while lines go on coming.
 
-use super::{Error, require};
-use crate::demo::mib;
-use crate::load::{self, Rotation, Writer};
+use super::{Bed, Error, Lines, require, time};
+use crate::load::{self, Writer};
+use crate::measure::{Timeline, mib};
 use crate::product::{Product, Setup};
-use crate::record::{Figure, Target};
-use crate::stub::{Accounting, Away, Options, Stub};
-use std::path::Path;
+use crate::report::{Figure, Report, Target};
+use crate::stub::{Accounting, Away, Fault, Stub};
+use clap::{Args, ValueEnum};
 use std::time::{Duration, Instant};
 
-const RATE: u64 = 10_000;
 const BEFORE: Duration = Duration::from_secs(3);
-const OUTAGE: Duration = Duration::from_secs(60);
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
-pub fn run(binary: &Path) -> Result<Vec<Figure>, Error> {
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    #[command(flatten)]
+    lines: Lines,
+    /// How long Loki is away.
+    #[arg(long = "for", value_name = "TIME", value_parser = time, default_value = "60s")]
+    duration: Duration,
+    /// What happens to connections meanwhile.
+    #[arg(long, value_enum, default_value_t = How::Refusing)]
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum How {
+    /// They are refused.
+    Refusing,
+    /// They are accepted, and nothing is answered.
+    Silent,
+    /// Every push is answered 503.
+    Answering503,
+}
+
+pub fn run(options: &Options, bed: &Bed, report: &mut Report) -> Result<(), Error> {
+    let workload = options.lines.workload()?;
     let dir = tempfile::tempdir()?;
-    let stub = Stub::start(Options::new(Accounting::PerLine))?;
-    let setup = Setup::new(binary, dir.path(), &stub.url());
+    let stub = Stub::start(bed.stub_options(Accounting::PerLine))?;
+    let setup = Setup::new(&bed.binary, dir.path(), &stub.url());
     let product = Product::start(&setup)?;
-    let writer = Writer::start(load::Options {
-        dir: setup.logs(),
-        files: 4,
-        rate: RATE,
-        lines: u64::MAX,
-        seed: 1,
-        lines_per_write: 1,
-        rotation: Rotation::Rename { lines: 20_000, keep: 3 },
-    })?;
-    std::thread::sleep(BEFORE);
-    stub.go_away(Away::Refusing);
+    let writer = Writer::start(load::Options::live(&workload, setup.logs(), u64::MAX))?;
+    let mut timeline = Timeline::start(setup.data_dir());
+    let bar = bed.progress("outage", (BEFORE + options.duration).as_secs());
+    let pass = |time: Duration, timeline: &mut Timeline| -> Result<(), Error> {
+        let until = timeline.elapsed() + time;
+        while timeline.elapsed() < until {
+            timeline.look(&product, &stub)?;
+            bar.set_position(timeline.elapsed().as_secs());
+            std::thread::sleep(Duration::from_millis(20).min(time));
+        }
+        Ok(())
+    };
+    pass(BEFORE.min(options.duration), &mut timeline)?;
+    match options.how {
+        How::Refusing => stub.go_away(Away::Refusing),
+        How::Silent => stub.go_away(Away::Silent),
+        How::Answering503 => stub.set_fault(Fault::answer(503, "overloaded\n")),
+    }
     let cpu = product.usage()?.cpu;
-    std::thread::sleep(OUTAGE);
-    let outage_cpu = (product.usage()?.cpu - cpu).as_secs_f64() / OUTAGE.as_secs_f64();
-    let behind = writer.lines() - stub.received_in_all();
-    let peak = product.usage()?.rss_peak_bytes;
+    pass(options.duration, &mut timeline)?;
+    bar.finish_and_clear();
+    let outage_cpu =
+        product.usage()?.cpu.saturating_sub(cpu).as_secs_f64() / options.duration.as_secs_f64();
+    let (received, peak) = (stub.received_in_all(), product.usage()?.rss_peak_bytes);
+    let behind = writer.lines().saturating_sub(received);
     let log_bytes = product.metric("log_capturer_wal_bytes")?;
     let healed = Instant::now();
     stub.heal();
     // Caught up: no more than half a second of lines is missing.
-    while writer.lines() - stub.received_in_all().min(writer.lines()) > RATE / 2 {
+    while writer.lines().saturating_sub(stub.received_in_all()) > workload.rate / 2 {
         require(healed.elapsed() < LIMIT, || format!("it did not catch up\n{}", product.log()))?;
+        timeline.look(&product, &stub)?;
         std::thread::sleep(Duration::from_millis(5));
     }
-    let caught_up = healed.elapsed();
+    let caught_up = healed.elapsed().as_secs_f64();
+    let drained = stub.received_in_all() - received;
     let written = writer.stop()?;
     let _ = stub.wait_for_lines(written.lines_in_all(), LIMIT);
-    let usage = product.usage()?;
+    timeline.look(&product, &stub)?;
+    let (usage, log) = (product.usage()?, product.log());
     product.stop(LIMIT)?;
     let verified = stub.verify(&written);
-    require(verified.complete(), || format!("{verified:?}"))?;
-    Ok(vec![
-        Figure::new("lines behind at the end of the outage", behind as f64, "lines"),
-        Figure::new("CPU during the outage", outage_cpu * 100.0, "% of a core"),
-        Figure::new("log on disk at its end", log_bytes / f64::from(1 << 20), "MiB"),
-        Figure::new("peak memory through the outage", mib(peak), "MiB")
-            .target(Target::AtMost(100.0)),
-        Figure::new("until it had caught up", caught_up.as_secs_f64(), "s"),
-        Figure::new("lines sent again", verified.repeated as f64, "lines"),
-        Figure::new("peak memory in all", mib(usage.rss_peak_bytes), "MiB")
-            .target(Target::AtMost(100.0)),
-    ])
+    require(verified.complete(), || format!("expected every line: {verified:?}\n{log}"))?;
+    let disk = timeline.samples.iter().map(|sample| sample.disk_bytes).max().unwrap_or(0);
+    let drain_rate = drained as f64 / caught_up;
+    report.add(
+        &format!("{} lines/s, {:?} for {:?}", workload.rate, options.how, options.duration),
+        [
+            Figure::plain("lines behind at its end", behind as f64, "lines"),
+            Figure::less("CPU meanwhile", outage_cpu * 100.0, "% of a core"),
+            Figure::less("log at its end", log_bytes / f64::from(1 << 20), "MiB"),
+            Figure::less("disk at most", mib(disk), "MiB"),
+            Figure::less("peak memory meanwhile", mib(peak), "MiB").target(Target::AtMost(100.0)),
+            Figure::less("until it had caught up", caught_up, "s"),
+            Figure::more("drain rate", drain_rate, "lines/s"),
+            Figure::more("drain rate to live rate", drain_rate / workload.rate as f64, "x"),
+            Figure::less("lines lost", verified.lost as f64, "lines").target(Target::AtMost(0.0)),
+            Figure::less("lines sent again", verified.repeated as f64, "lines"),
+            Figure::less("lines twice in a query", verified.repeated_visibly as f64, "lines"),
+            Figure::less("peak memory in all", mib(usage.rss_peak_bytes), "MiB")
+                .target(Target::AtMost(100.0)),
+        ],
+    );
+    report.plots.extend(timeline.plots(""));
+    Ok(())
 }

@@ -1,97 +1,183 @@
-//! As fast as it goes: a backlog of files, every line durable before it is sent.
+//! As fast as it goes: a backlog, every line durable before it is sent.
 
-use super::{Error, require};
-use crate::demo::mib;
+use super::{Bed, Error, median, require, require_same};
 use crate::limit;
-use crate::load::corpus::{self, Text};
+use crate::load::corpus::{self, Corpus};
+use crate::load::{Pushes, Workload};
+use crate::measure::{Timeline, mib};
 use crate::product::{Product, Setup};
-use crate::record::{Figure, Target};
-use crate::stub::{Accounting, Options, Stub};
+use crate::receiver::Receiver;
+use crate::report::{Figure, Report, Target};
+use crate::stub::{Accounting, Stub};
+use clap::{Args, ValueEnum};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const LINES: u64 = 2_000_000;
-const FILES: u32 = 4;
-const RUNS: usize = 5;
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
+const CONNECTIONS: usize = 4;
+/// What the stub must take at least, as a multiple of what the product sends.
+const STUB_HEADROOM: f64 = 2.0;
 
-pub fn run(binary: &Path) -> Result<Vec<Figure>, Error> {
-    let least = Target::AtLeast(2e6);
-    let mut figures = of_text(binary, "key-value lines", Text::Plain, Some(least))?;
-    // Random ids and checksums compress badly: most of the work is snappy's then.
-    figures.extend(of_text(binary, "lines with random ids", Text::Marked, None)?);
-    Ok(figures)
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// A workload's name (`list` shows them) or the path of a TOML file; repeat it for several.
+    #[arg(long, default_values = ["key-value", "service"])]
+    workload: Vec<String>,
+    /// Lines of the backlog, over all files; the workload's where it is not given.
+    #[arg(long)]
+    lines: Option<u64>,
+    /// How often; the medians are shown.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// How the lines come to the product.
+    #[arg(long, value_enum, default_value_t = Via::Files)]
+    via: Via,
+    /// A real Loki in place of the stub, once; rates are Loki's limits then.
+    #[arg(long, value_name = "URL")]
+    loki: Option<String>,
 }
 
-fn of_text(
-    binary: &Path,
-    name: &str,
-    text: Text,
-    target: Option<Target>,
-) -> Result<Vec<Figure>, Error> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// Files that are there when it starts.
+    Files,
+    /// Push requests to its API, as fast as they are answered.
+    Http,
+}
+
+pub fn run(options: &Options, bed: &Bed, report: &mut Report) -> Result<(), Error> {
+    for name in &options.workload {
+        let workload = Workload::named(name)?;
+        let lines = options.lines.unwrap_or(workload.lines);
+        require(lines > 0, || "expected --lines above 0".into())?;
+        of_workload(options, &Workload { lines, ..workload }, bed, report)?;
+    }
+    Ok(())
+}
+
+fn of_workload(
+    options: &Options,
+    workload: &Workload,
+    bed: &Bed,
+    report: &mut Report,
+) -> Result<(), Error> {
     let dir = tempfile::tempdir()?;
-    let corpus_dir = dir.path().join("corpus");
-    std::fs::create_dir(&corpus_dir)?;
-    let corpus = corpus::prepare_text(&corpus_dir, LINES, FILES, 1, text)?;
-    let mut rates = Vec::new();
-    let mut limits = Vec::new();
-    let mut walls = Vec::new();
-    let mut peak = 0;
-    let mut pushes = 1.0;
-    for _ in 0..RUNS {
+    let corpus = corpus::prepare(dir.path(), workload)?;
+    let runs = if options.loki.is_some() { 1 } else { options.runs };
+    let bar = bed.progress(&format!("saturate, {}", workload.name), u64::from(runs));
+    let (mut rates, mut limits, mut walls, mut stubs) = (vec![], vec![], vec![], vec![]);
+    let (mut peak, mut pushes) = (0, 1.0);
+    let lines = corpus.written.lines_in_all() as f64;
+    for _ in 0..runs {
         let limit = limit::encode(&corpus.files)?;
         limits.push(limit.lines as f64 / limit.cpu.as_secs_f64());
-        let once = once(binary, &corpus_dir)?;
-        rates.push(LINES as f64 / once.cpu.as_secs_f64());
-        walls.push(LINES as f64 / once.wall.as_secs_f64());
+        stubs.push(stub_capacity(&corpus, bed)?);
+        let job = Job { setup: |_| {}, via: options.via, loki: options.loki.as_deref() };
+        let once = once(&corpus, dir.path(), bed, &job)?;
+        rates.push(lines / once.cpu.as_secs_f64());
+        walls.push(lines / once.wall.as_secs_f64());
         pushes = once.pushes;
         peak = peak.max(once.rss_peak_bytes);
+        report.plots.retain(|plot| !plot.title.starts_with(&format!("{}:", workload.name)));
+        report.plots.extend(once.timeline.plots(&workload.name));
+        bar.inc(1);
     }
-    let (rate, limit) = (median(&mut rates), median(&mut limits));
-    let figure = |what: &str, value, unit| Figure::new(format!("{name}: {what}"), value, unit);
-    let mut all_in = figure("lines per CPU second, all in", rate, "lines/s");
-    all_in.target = target;
-    Ok(vec![
-        all_in,
-        figure("best of the runs", rates[rates.len() - 1], "lines/s"),
-        figure("encode limit", limit, "lines/s"),
-        figure("share of the encode limit", rate / limit * 100.0, "%"),
-        figure("lines per second of wall time", median(&mut walls), "lines/s"),
-        figure("lines per push", LINES as f64 / pushes, "lines"),
-        figure("bytes per line", corpus.written.bytes as f64 / LINES as f64, "B"),
-        figure("peak memory", mib(peak), "MiB").target(Target::AtMost(100.0)),
-    ])
+    bar.finish_and_clear();
+    let (rate, limit, wall) = (median(&mut rates), median(&mut limits), median(&mut walls));
+    let bytes_per_line = corpus.written.bytes as f64 / lines;
+    let stub = median(&mut stubs);
+    report.add(
+        &workload.name,
+        [
+            Figure::more("lines per CPU second, all in", rate, "lines/s"),
+            Figure::less("CPU seconds per million lines", 1e6 / rate, "s"),
+            Figure::more("best of the runs", rates[rates.len() - 1], "lines/s"),
+            Figure::plain("encode limit", limit, "lines/s"),
+            Figure::more("share of the encode limit", rate / limit * 100.0, "%"),
+            Figure::more("lines per second of wall time", wall, "lines/s"),
+            Figure::more("text per second of wall time", wall * bytes_per_line / 1e6, "MB/s"),
+            Figure::plain("lines per push", lines / pushes, "lines"),
+            Figure::plain("bytes per line", bytes_per_line, "B"),
+            Figure::less("peak memory", mib(peak), "MiB").target(Target::AtMost(100.0)),
+            Figure::plain("stub alone, text per CPU second", stub * bytes_per_line / 1e6, "MB/s"),
+            // Per second of its CPU to what comes in per second.
+            Figure::plain("stub alone, as a multiple of the product", stub / wall, "x")
+                .target(Target::AtLeast(STUB_HEADROOM)),
+        ],
+    );
+    Ok(())
 }
 
-struct Once {
-    pushes: f64,
-    cpu: Duration,
-    wall: Duration,
-    rss_peak_bytes: u64,
+/// Lines that the stub takes per second of its thread's CPU, from pushes made before.
+fn stub_capacity(corpus: &Corpus, bed: &Bed) -> Result<f64, Error> {
+    let pushes = Pushes::prepare(corpus)?;
+    let stub = Stub::start(bed.stub_options(Accounting::Count))?;
+    let sent = pushes.send(&stub.url(), 1)?;
+    require(sent.answers.keys().all(|status| *status == 204), || {
+        format!("the stub said {sent:?}")
+    })?;
+    require_same((corpus.sum()?, stub.stats().sum), "")?;
+    Ok(pushes.lines as f64 / stub.cpu().as_secs_f64())
 }
 
-fn once(binary: &Path, corpus: &Path) -> Result<Once, Error> {
+/// How a corpus is to be carried.
+pub struct Job<'a, F: Fn(&mut Setup)> {
+    /// What is set other than by default.
+    pub setup: F,
+    pub via: Via,
+    pub loki: Option<&'a str>,
+}
+
+pub struct Once {
+    pub pushes: f64,
+    pub cpu: Duration,
+    pub wall: Duration,
+    pub rss_peak_bytes: u64,
+    pub timeline: Timeline,
+}
+
+/// Carries the corpus under `files` once, all of the product on one core unless the job says otherwise.
+pub fn once<F: Fn(&mut Setup)>(
+    corpus: &Corpus,
+    files: &Path,
+    bed: &Bed,
+    job: &Job<'_, F>,
+) -> Result<Once, Error> {
     let dir = tempfile::tempdir()?;
-    let stub = Stub::start(Options::new(Accounting::Count))?;
-    let mut setup = Setup::new(binary, dir.path(), &stub.url());
-    setup.include = vec![format!("{}/*.log", corpus.display())];
+    let receiver = Receiver::start(job.loki, bed.stub_options(Accounting::Count))?;
+    let mut setup = Setup::new(&bed.binary, dir.path(), &receiver.url());
+    setup.file_keys = receiver.file_keys();
+    if job.via == Via::Files {
+        setup.include = vec![format!("{}/*.log", files.display())];
+    }
     // One core for the whole product; the stub has the others.
     setup.cpus = vec![0];
+    (job.setup)(&mut setup);
+    let pushes = match job.via {
+        Via::Files => None,
+        Via::Http => Some(Pushes::prepare(corpus)?),
+    };
+    let lines = corpus.written.lines_in_all();
     let start = Instant::now();
     let product = Product::start(&setup)?;
-    let all = stub.wait_until(LIMIT, |stats| stats.entries >= LINES);
-    let wall = start.elapsed();
-    require(all, || format!("only {} lines arrived\n{}", stub.entries_taken(), product.log()))?;
+    let mut timeline = Timeline::start(setup.data_dir());
+    if let Some(pushes) = &pushes {
+        let api = format!("http://{}", product.api);
+        let sent = pushes.send(&api, CONNECTIONS)?;
+        require(sent.refusal.is_none(), || {
+            format!("the product refused pushes by HTTP at {api}: {sent:?}")
+        })?;
+    }
+    while receiver.taken(&product)? < lines && start.elapsed() < LIMIT {
+        if let Some(stub) = receiver.stub() {
+            timeline.look(&product, stub)?;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let (wall, log) = (start.elapsed(), product.log());
     let usage = product.usage()?;
     let pushes = product.metric("log_capturer_pushes_accepted_total")?;
     product.stop(LIMIT)?;
-    let entries = stub.entries_taken();
-    require(entries == LINES, || format!("expected {LINES} lines, found {entries}"))?;
-    Ok(Once { pushes, cpu: usage.cpu, wall, rss_peak_bytes: usage.rss_peak_bytes })
-}
-
-/// Sorts.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    require_same(receiver.sums(corpus)?, &log)?;
+    Ok(Once { pushes, cpu: usage.cpu, wall, rss_peak_bytes: usage.rss_peak_bytes, timeline })
 }

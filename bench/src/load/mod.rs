@@ -1,10 +1,20 @@
-//! Log files for the product to read: live ones written on schedule, and backlogs written at once.
+//! What is written for the product to carry: a [`Workload`] says what, [`Writer`] writes it live and
+//! on schedule, [`corpus`] as a backlog of files, [`Pushes`] as requests.
 
 pub mod corpus;
 mod line;
+pub mod proto;
+mod push;
+mod sum;
+pub mod text;
+mod workload;
 mod writer;
 
+pub use corpus::Corpus;
 pub use line::{Lines, Mark, Reading};
+pub use push::{Pushes, Sent};
+pub use sum::LineSum;
+pub use workload::{Error as WorkloadError, Expect, Workload};
 pub use writer::{Options, Rotation, Writer};
 
 use std::io;
@@ -17,8 +27,10 @@ pub enum Error {
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("the writer's thread cannot start: {0}")]
     Thread(io::Error),
-    #[error("the writer's thread panicked: its message is above")]
+    #[error("a load thread panicked: its message is above")]
     Panicked,
+    #[error("{url}: {source}: does it run?")]
+    Push { url: String, source: Box<ureq::Error> },
 }
 
 impl Error {

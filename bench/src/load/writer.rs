@@ -1,6 +1,7 @@
 //! Writes live log files on an open-loop schedule: a line that is late keeps its scheduled time.
 
-use super::{Error, Lines, Written, file_name};
+use super::text::Text;
+use super::{Error, Lines, Workload, Written, file_name};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ const TICK: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone)]
 pub struct Options {
     pub dir: PathBuf,
+    /// What stands in the lines.
+    pub text: Arc<Text>,
     /// Writer I writes `app-I.log`.
     pub files: u32,
     /// Lines a second over all files.
@@ -22,6 +25,8 @@ pub struct Options {
     /// Lines in all; the writer ends by itself after them.
     pub lines: u64,
     pub seed: u64,
+    /// The sequence number of each writer's first line; those below were written before.
+    pub first_sequence: u64,
     /// Lines of one file that go into one write, once all of them are due. 1: as most programs do.
     pub lines_per_write: u64,
     pub rotation: Rotation,
@@ -42,6 +47,24 @@ pub enum Rotation {
         lines: u64,
         pause: Duration,
     },
+}
+
+impl Options {
+    /// A workload's lines, for as long as they are wanted.
+    #[must_use]
+    pub fn live(workload: &Workload, dir: PathBuf, lines: u64) -> Options {
+        Options {
+            dir,
+            text: Arc::clone(&workload.text),
+            files: workload.files,
+            rate: workload.rate,
+            lines,
+            seed: workload.seed,
+            first_sequence: 0,
+            lines_per_write: 1,
+            rotation: workload.rotation,
+        }
+    }
 }
 
 /// A running writer; it stops when dropped.
@@ -111,7 +134,8 @@ impl Drop for Writer {
 }
 
 fn run(options: &Options, mut files: Vec<LiveFile>, shared: &Shared) -> Result<Written, Error> {
-    let mut written = Written { lines: vec![0; files.len()], ..Written::default() };
+    let lines = files.iter().map(|file| file.lines.made()).collect();
+    let mut written = Written { lines, ..Written::default() };
     let schedule = Schedule::start(options.rate);
     let mut run = Vec::new();
     let mut done = 0;
@@ -195,7 +219,8 @@ impl LiveFile {
     fn open(options: &Options, writer: u32) -> Result<LiveFile, Error> {
         let path = options.dir.join(file_name(writer));
         let file = open_append(&path)?;
-        Ok(LiveFile { path, file, lines: Lines::new(options.seed, writer), rotated_at: 0 })
+        let lines = Lines::from(&options.text, options.seed, writer, options.first_sequence);
+        Ok(LiveFile { path, file, rotated_at: lines.made(), lines })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -252,10 +277,12 @@ mod tests {
     fn options(dir: &Path) -> Options {
         Options {
             dir: dir.into(),
+            text: Workload::service().text,
             files: 2,
             rate: 20_000,
             lines: 2_000,
             seed: 1,
+            first_sequence: 0,
             lines_per_write: 1,
             rotation: Rotation::Never,
         }
@@ -282,7 +309,9 @@ mod tests {
         assert_eq!(marks.len(), 1_000);
         for pair in marks.windows(2) {
             assert_eq!(pair[1].sequence, pair[0].sequence + 1);
-            assert_eq!(pair[1].written_ns - pair[0].written_ns, 100_000);
+            // To the microsecond: the wall clock may be slewed meanwhile.
+            let step = pair[1].written_ns - pair[0].written_ns;
+            assert!((99_000..=101_000).contains(&step), "{step} ns");
         }
     }
 

@@ -33,6 +33,9 @@ pub struct Stream<'a> {
 pub struct Entry<'a> {
     pub timestamp_ns: i64,
     pub line: &'a [u8],
+    pub metadata_pairs: usize,
+    /// Names and values.
+    pub metadata_bytes: usize,
 }
 
 impl<'a> Stream<'a> {
@@ -50,19 +53,26 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// The elements of `streams` of a whole decoded body.
-pub fn read_push(body: &[u8]) -> Result<Vec<Stream<'_>>, Malformed> {
+/// The elements of `streams` of a whole decoded body. `each_line` sees the lines on the way, of a
+/// malformed body those before the fault.
+pub fn read_push<'a>(
+    body: &'a [u8],
+    mut each_line: impl FnMut(&'a [u8]),
+) -> Result<Vec<Stream<'a>>, Malformed> {
     let mut streams = Vec::new();
     let mut fields = Fields { rest: body };
     while let Some((number, value)) = fields.next()? {
         if number == 1 {
-            streams.push(read_stream(value.bytes("Streams")?)?);
+            streams.push(read_stream(value.bytes("Streams")?, &mut each_line)?);
         }
     }
     Ok(streams)
 }
 
-fn read_stream(body: &[u8]) -> Result<Stream<'_>, Malformed> {
+fn read_stream<'a>(
+    body: &'a [u8],
+    each_line: &mut impl FnMut(&'a [u8]),
+) -> Result<Stream<'a>, Malformed> {
     let mut stream = Stream { labels: b"", entries: 0, line_bytes: 0, body };
     let mut fields = Fields { rest: body };
     while let Some((number, value)) = fields.next()? {
@@ -72,6 +82,7 @@ fn read_stream(body: &[u8]) -> Result<Stream<'_>, Malformed> {
                 let entry = read_entry(value.bytes("Entries")?)?;
                 stream.entries += 1;
                 stream.line_bytes += entry.line.len() as u64;
+                each_line(entry.line);
             }
             _ => {}
         }
@@ -81,16 +92,32 @@ fn read_stream(body: &[u8]) -> Result<Stream<'_>, Malformed> {
 
 #[inline]
 fn read_entry(body: &[u8]) -> Result<Entry<'_>, Malformed> {
-    let mut entry = Entry { timestamp_ns: 0, line: b"" };
+    let mut entry = Entry { timestamp_ns: 0, line: b"", metadata_pairs: 0, metadata_bytes: 0 };
     let mut fields = Fields { rest: body };
     while let Some((number, value)) = fields.next()? {
         match number {
             1 => entry.timestamp_ns = read_timestamp(value.bytes("Timestamp")?)?,
             2 => entry.line = value.bytes("Line")?,
+            3 => {
+                entry.metadata_pairs += 1;
+                entry.metadata_bytes += read_pair(value.bytes("StructuredMetadata")?)?;
+            }
             _ => {}
         }
     }
     Ok(entry)
+}
+
+/// The bytes of a name and its value.
+fn read_pair(body: &[u8]) -> Result<usize, Malformed> {
+    let mut bytes = 0;
+    let mut fields = Fields { rest: body };
+    while let Some((number, value)) = fields.next()? {
+        if matches!(number, 1 | 2) {
+            bytes += value.bytes("LabelPair")?.len();
+        }
+    }
+    Ok(bytes)
 }
 
 #[inline]
@@ -209,59 +236,84 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stub::encode::{entry, push, stream};
+    use crate::load::proto;
+
+    fn read(body: &[u8]) -> Result<Vec<Stream<'_>>, Malformed> {
+        read_push(body, |_| {})
+    }
+
+    fn stream(labels: &str, entries: &[(u64, &[u8])]) -> Vec<u8> {
+        let (mut body, mut out) = (Vec::new(), Vec::new());
+        entries.iter().for_each(|(stamp, line)| proto::entry(*stamp, line, &mut body));
+        proto::stream(labels, &body, &mut out);
+        out
+    }
+
+    fn entry(timestamp_ns: i64, line: &[u8]) -> Entry<'_> {
+        Entry { timestamp_ns, line, metadata_pairs: 0, metadata_bytes: 0 }
+    }
 
     #[test]
     fn a_push_is_read_back() {
-        let body = push(&[
-            stream("{a=\"b\"}", &[entry(1_700_000_000_000_000_001, b"one"), entry(2, b"")]),
+        let body = [
+            stream("{a=\"b\"}", &[(1_700_000_000_000_000_001, b"one"), (2, b"")]),
             stream("{a=\"c\"}", &[]),
-        ]);
-        let streams = read_push(&body).unwrap();
+        ]
+        .concat();
+        let mut lines = Vec::new();
+        let streams = read_push(&body, |line| lines.push(line)).unwrap();
+        assert_eq!(lines, [&b"one"[..], b""]);
         assert_eq!(streams.len(), 2);
         assert_eq!(streams[0].labels, b"{a=\"b\"}");
         assert_eq!((streams[0].entries, streams[0].line_bytes), (2, 3));
         let entries: Vec<_> = streams[0].entries().collect();
-        assert_eq!(
-            entries,
-            [
-                Entry { timestamp_ns: 1_700_000_000_000_000_001, line: b"one" },
-                Entry { timestamp_ns: 2, line: b"" }
-            ]
-        );
+        assert_eq!(entries, [entry(1_700_000_000_000_000_001, b"one"), entry(2, b"")]);
+    }
+
+    #[test]
+    fn structured_metadata_is_counted() {
+        // Timestamp 0.7, line x, metadata {ab: cde}.
+        let inner = b"\x0a\x02\x10\x07\x12\x01x\x1a\x09\x0a\x02ab\x12\x03cde";
+        let entries = [&[0x12, u8::try_from(inner.len()).unwrap()][..], inner].concat();
+        let mut body = Vec::new();
+        proto::stream("{}", &entries, &mut body);
+        let streams = read(&body).unwrap();
+        let read = streams[0].entries().next().unwrap();
+        assert_eq!(read, Entry { metadata_pairs: 1, metadata_bytes: 5, ..entry(7, b"x") });
     }
 
     #[test]
     fn padded_lengths_and_unknown_fields_are_valid() {
-        let inner = stream("{a=\"b\"}", &[entry(7, b"x")]);
+        let whole = stream("{a=\"b\"}", &[(7, b"x")]);
+        let inner = &whole[2..];
         let mut body = vec![0x0a];
         let len = u8::try_from(inner.len()).unwrap();
         body.extend([len | 0x80, 0x80, 0x80, 0x00]);
-        body.extend(&inner);
+        body.extend(inner);
         body.extend([0x50, 0x01]); // field 10, a varint
         body.extend([0x5d, 1, 2, 3, 4]); // field 11, four bytes
-        let streams = read_push(&body).unwrap();
+        let streams = read(&body).unwrap();
         assert_eq!(streams.len(), 1);
         assert_eq!(streams[0].entries, 1);
     }
 
     #[test]
     fn every_truncation_is_an_error_or_a_shorter_push() {
-        let body = push(&[stream("{a=\"b\"}", &[entry(7, b"hello")])]);
+        let body = stream("{a=\"b\"}", &[(7, b"hello")]);
         for len in 1..body.len() {
-            assert_eq!(read_push(&body[..len]).unwrap_err(), Malformed::Short, "{len} bytes");
+            assert_eq!(read(&body[..len]).unwrap_err(), Malformed::Short, "{len} bytes");
         }
-        assert!(read_push(b"").unwrap().is_empty());
+        assert!(read(b"").unwrap().is_empty());
     }
 
     #[test]
     fn wrong_types_are_errors() {
         assert_eq!(
-            read_push(&[0x08, 1]).unwrap_err(),
+            read(&[0x08, 1]).unwrap_err(),
             Malformed::WireType { field: "Streams", wire_type: 0 }
         );
-        assert_eq!(read_push(&[0x0b]).unwrap_err(), Malformed::IllegalWireType(3));
-        assert_eq!(read_push(&[0x00]).unwrap_err(), Malformed::IllegalTag);
-        assert_eq!(read_push(&[0x80; 11]).unwrap_err(), Malformed::Overflow);
+        assert_eq!(read(&[0x0b]).unwrap_err(), Malformed::IllegalWireType(3));
+        assert_eq!(read(&[0x00]).unwrap_err(), Malformed::IllegalTag);
+        assert_eq!(read(&[0x80; 11]).unwrap_err(), Malformed::Overflow);
     }
 }

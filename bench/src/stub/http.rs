@@ -1,15 +1,18 @@
 //! The stub's HTTP server: reads requests in full, applies the scripted fault, answers.
 
-use super::receive::Answer;
+use super::json;
+use super::receive::{Answer, Treatment};
 use super::{Away, Fault, Link, Shared};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use std::io;
+use std::borrow::Cow;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,14 +20,20 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+const TENANT_HEADER: &str = "x-scope-orgid";
 const BACKLOG: u32 = 1_024;
 /// What hyper may hold of a request before the body is taken from it.
 const READ_BUFFER_BYTES_MAX: usize = 1 << 20;
 /// After a failed accept, as when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How often a slow answer gives a byte.
+const SLOW_STEP: Duration = Duration::from_millis(50);
 /// How often, and how many times, the port is asked for again after it was closed.
 const REOPEN_STEP: Duration = Duration::from_millis(5);
 const REOPEN_TRIES_MAX: u32 = 400;
+
+/// Whole, or slow.
+type Body = Either<Full<Bytes>, Channel<Bytes>>;
 
 /// Binds at once, so that the port is known and an owned one is an error at the start.
 pub fn listen(addr: SocketAddr) -> io::Result<(std::net::TcpListener, SocketAddr)> {
@@ -136,7 +145,7 @@ async fn handle(
     request: Request<Incoming>,
     shared: Arc<Shared>,
     reset: mpsc::Sender<()>,
-) -> Result<Response<Full<Bytes>>, hyper::Error> {
+) -> Result<Response<Body>, hyper::Error> {
     let push = request.uri().path() == "/loki/api/v1/push";
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, shared.body_bytes_max).collect().await {
@@ -169,7 +178,7 @@ async fn handle(
     }
     let answer = match shared.next_fault() {
         Some(fault) => faulty(fault, &head.headers, &body, received, &shared, &reset).await,
-        None => judge(&head.headers, &body, received, &shared).into_response(),
+        None => judge(&head.headers, &body, received, &shared, Treatment::AsLoki).into_response(),
     };
     *shared.store().stats.answers.entry(answer.status().as_u16()).or_default() += 1;
     Ok(answer)
@@ -182,7 +191,7 @@ async fn faulty(
     received: Duration,
     shared: &Shared,
     reset: &mpsc::Sender<()>,
-) -> Response<Full<Bytes>> {
+) -> Response<Body> {
     match fault {
         Fault::Answer { status, text: words, retry_after } => {
             shared.store().stats.faults.answered += 1;
@@ -195,14 +204,26 @@ async fn faulty(
         Fault::Delay(delay) => {
             shared.store().stats.faults.delayed += 1;
             tokio::time::sleep(delay).await;
-            judge(headers, body, received, shared).into_response()
+            judge(headers, body, received, shared, Treatment::AsLoki).into_response()
+        }
+        Fault::Masked => {
+            shared.store().stats.faults.masked += 1;
+            judge(headers, body, received, shared, Treatment::Masked).into_response()
+        }
+        Fault::Partial { one_of } => {
+            shared.store().stats.faults.partial += 1;
+            judge(headers, body, received, shared, Treatment::Partial { one_of }).into_response()
+        }
+        Fault::SlowBody(time) => {
+            shared.store().stats.faults.slow_bodies += 1;
+            slow(time)
         }
         Fault::Reset => {
             shared.store().stats.faults.reset += 1;
             cut(reset).await
         }
         Fault::LostAnswer => {
-            judge(headers, body, received, shared);
+            judge(headers, body, received, shared, Treatment::AsLoki);
             shared.store().stats.faults.answers_lost += 1;
             cut(reset).await
         }
@@ -210,37 +231,90 @@ async fn faulty(
 }
 
 /// Has the connection's task reset it; never comes back.
-async fn cut(reset: &mpsc::Sender<()>) -> Response<Full<Bytes>> {
+async fn cut(reset: &mpsc::Sender<()>) -> Response<Body> {
     // The connection's task holds the other end for as long as this runs.
     let _ = reset.send(()).await;
     std::future::pending().await
 }
 
+/// A 500 whose text takes so long.
+fn slow(time: Duration) -> Response<Body> {
+    let (mut sender, body) = Channel::new(1);
+    tokio::spawn(async move {
+        let until = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < until {
+            tokio::time::sleep(SLOW_STEP).await;
+            // The client has had enough.
+            if sender.send_data(Bytes::from_static(b"x")).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut response = Response::new(Either::Right(body));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
 /// What Loki would do and say.
-fn judge(headers: &HeaderMap, body: &[u8], received: Duration, shared: &Shared) -> Answer {
-    let value = |name| headers.get(&name).and_then(|v: &HeaderValue| v.to_str().ok());
-    let Some(content_type) = value(CONTENT_TYPE).filter(|v| !v.is_empty()) else {
+fn judge(
+    headers: &HeaderMap,
+    body: &[u8],
+    received: Duration,
+    shared: &Shared,
+    treatment: Treatment,
+) -> Answer {
+    let value = |name: &str| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+    if shared.auth && value(TENANT_HEADER).is_none_or(str::is_empty) {
+        return Answer::new(401, "no org id\n");
+    }
+    let Some(content_type) = value(CONTENT_TYPE.as_str()).filter(|v| !v.is_empty()) else {
         return Answer::new(400, "mime: no media type\n");
     };
-    if content_type.split(';').next().is_some_and(|kind| kind.trim() == "application/json") {
-        return Answer::new(400, "expected snappy-compressed protobuf, found application/json\n");
+    let body = match value(CONTENT_ENCODING.as_str()).unwrap_or("") {
+        "" | "snappy" => Cow::Borrowed(body),
+        "gzip" => match inflate(flate2::read::MultiGzDecoder::new(body), shared) {
+            Ok(body) => Cow::Owned(body),
+            Err(answer) => return answer,
+        },
+        "deflate" => match inflate(flate2::read::DeflateDecoder::new(body), shared) {
+            Ok(body) => Cow::Owned(body),
+            Err(answer) => return answer,
+        },
+        other => {
+            return Answer::new(400, format!("Content-Encoding \"{other}\" not supported\n"));
+        }
+    };
+    if content_type.split(';').next().is_none_or(|kind| kind.trim() != "application/json") {
+        return shared.store().push(&body, received, treatment);
     }
-    match value(CONTENT_ENCODING).unwrap_or("") {
-        "" | "snappy" => shared.store().push(body, received),
-        other => Answer::new(400, format!("Content-Encoding \"{other}\" not supported\n")),
+    match json::to_protobuf(&body) {
+        Ok(decoded) => shared.store().push_decoded(&decoded, received, treatment),
+        Err(error) => Answer::new(400, format!("{error}\n")),
+    }
+}
+
+fn inflate(reader: impl Read, shared: &Shared) -> Result<Vec<u8>, Answer> {
+    let max = shared.body_bytes_max;
+    let mut body = Vec::new();
+    match reader.take(max as u64 + 1).read_to_end(&mut body) {
+        Err(error) => Err(Answer::new(400, format!("{error}\n"))),
+        Ok(read) if read > max => {
+            Err(Answer::new(413, format!("request body too large: limit: {max} bytes\n")))
+        }
+        Ok(_) => Ok(body),
     }
 }
 
 impl Answer {
-    fn into_response(self) -> Response<Full<Bytes>> {
+    fn into_response(self) -> Response<Body> {
         let status = StatusCode::from_u16(self.status)
             .unwrap_or_else(|_| panic!("a status has three digits, found {}", self.status));
         text(status, self.text)
     }
 }
 
-fn text(status: StatusCode, words: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(words.into()));
+fn text(status: StatusCode, words: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::new(words.into())));
     *response.status_mut() = status;
     if status != StatusCode::NO_CONTENT {
         let kind = HeaderValue::from_static("text/plain; charset=utf-8");

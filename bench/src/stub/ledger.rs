@@ -1,6 +1,7 @@
-//! Which marked lines arrived, and how: four bytes a line, so that hours fit into memory.
+//! Which marked lines arrived, and how: four bytes for each of the newest lines; older ones are settled,
+//! so that a run of any length fits into memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// What one delivery was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +24,12 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct Writer {
-    /// By sequence number: 0 where nothing arrived, else a print of the first delivery's timestamp.
-    prints: Vec<u32>,
+    /// Sequence numbers below are settled: what of them had not arrived by then counts as lost.
+    settled: u64,
+    settled_missing: u64,
+    /// By sequence number from `settled` on: 0 where nothing arrived, else a print of the first
+    /// delivery's timestamp.
+    prints: VecDeque<u32>,
     received: u64,
 }
 
@@ -37,16 +42,21 @@ impl Ledger {
         if self.writers.len() == self.writers_max && !self.writers.contains_key(&writer) {
             return Receipt::Unaccounted;
         }
-        let Ok(at) = usize::try_from(sequence) else { return Receipt::Unaccounted };
         let writer = self.writers.entry(writer).or_default();
-        if at >= writer.prints.len() {
-            let more = (sequence - writer.prints.len() as u64).saturating_add(1);
-            if more > self.lines_max - self.lines_held {
-                return Receipt::Unaccounted;
+        let Some(ahead) = sequence.checked_sub(writer.settled) else { return Receipt::Unaccounted };
+        let more = ahead.saturating_add(1).saturating_sub(writer.prints.len() as u64);
+        if more > 0 {
+            let room = self.lines_max - self.lines_held;
+            if more > room {
+                // No other writer's: its lines may be on their way still.
+                let Some(freed) = writer.settle(more - room) else { return Receipt::Unaccounted };
+                self.lines_held -= freed;
             }
             self.lines_held += more;
-            writer.prints.resize(at + 1, 0);
+            let len = usize::try_from(sequence - writer.settled + 1).expect("within lines_max");
+            writer.prints.resize(len, 0);
         }
+        let at = usize::try_from(sequence - writer.settled).expect("within lines_max");
         let print = print_of(timestamp_ns);
         let first = &mut writer.prints[at];
         if *first == 0 {
@@ -81,12 +91,32 @@ impl Ledger {
 
     fn within(&self, writer: u32, written: u64) -> u64 {
         let Some(writer) = self.writers.get(&writer) else { return 0 };
-        let end = usize::try_from(written).unwrap_or(usize::MAX).min(writer.prints.len());
-        writer.prints[..end].iter().filter(|print| **print != 0).count() as u64
+        let Some(unsettled) = written.checked_sub(writer.settled) else {
+            // More was settled than was written: strangers' lines, which never come in order.
+            return written.min(writer.settled - writer.settled_missing);
+        };
+        let end = usize::try_from(unsettled).unwrap_or(usize::MAX).min(writer.prints.len());
+        let arrived = writer.prints.range(..end).filter(|print| **print != 0).count() as u64;
+        writer.settled - writer.settled_missing + arrived
     }
 
     pub fn writers(&self) -> impl Iterator<Item = u32> {
         self.writers.keys().copied()
+    }
+}
+
+impl Writer {
+    /// Forgets the oldest lines, half of what is held but at least so many; None where fewer are held.
+    fn settle(&mut self, least: u64) -> Option<u64> {
+        let held = self.prints.len() as u64;
+        let count = least.max(held / 2);
+        if count > held {
+            return None;
+        }
+        let end = usize::try_from(count).expect("within a VecDeque");
+        self.settled_missing += self.prints.drain(..end).filter(|print| *print == 0).count() as u64;
+        self.settled += count;
+        Some(count)
     }
 }
 
@@ -123,6 +153,19 @@ mod tests {
         assert_eq!(ledger.record(1, 9, 1), Receipt::First);
         assert_eq!(ledger.record(2, 0, 1), Receipt::Unaccounted);
         assert_eq!(ledger.record(3, 0, 1), Receipt::Unaccounted);
+    }
+
+    #[test]
+    fn old_lines_are_settled_and_stay_in_the_account() {
+        let mut ledger = Ledger::new(10, 2);
+        for sequence in (0..100).filter(|sequence| *sequence != 33) {
+            assert_eq!(ledger.record(1, sequence, 5), Receipt::First, "{sequence}");
+        }
+        assert_eq!(ledger.received(1), 99);
+        assert_eq!((ledger.missing(1, 100), ledger.unwritten(1, 100)), (1, 0));
+        assert_eq!(ledger.missing(1, 103), 4);
+        assert_eq!(ledger.record(1, 33, 5), Receipt::Unaccounted, "too late to be believed");
+        assert_eq!(ledger.record(1, 99, 5), Receipt::Repeated);
     }
 
     #[test]

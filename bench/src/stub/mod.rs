@@ -6,22 +6,28 @@
 pub mod decode;
 pub mod labels;
 
+mod faults;
 mod http;
+mod json;
 mod ledger;
+mod limits;
 mod receive;
+mod stats;
 
 #[cfg(test)]
-mod encode;
-#[cfg(test)]
 mod tests;
+
+pub use faults::{Away, Fault, FaultCounts, Script};
+pub use limits::{Limits, Rate};
+pub use stats::{Kept, Stats, Verified};
 
 use crate::load::Written;
 use hdrhistogram::Histogram;
 use receive::Store;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -42,44 +48,9 @@ pub enum Error {
 pub enum Accounting {
     /// Marks, order, latency, duplicates and Loki's limits: everything that can be verified.
     PerLine,
-    /// Entries and bytes are counted after a full decode; labels and limits are not looked at.
+    /// Lines are decoded and summed up, so that a whole corpus can be held against them; limits and order
+    /// are not looked at.
     Count,
-}
-
-/// What Loki refuses; [`Limits::loki`] has its defaults.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    pub line_bytes_max: usize,
-    pub label_names_max: usize,
-    pub label_name_bytes_max: usize,
-    pub label_value_bytes_max: usize,
-    pub streams_max: usize,
-    pub age_max: Duration,
-    pub ahead_max: Duration,
-    /// How far an entry may be behind the newest of its stream.
-    pub behind_max: Duration,
-    /// Of one push, compressed.
-    pub body_bytes_max: usize,
-    /// Of one push, decompressed: what one ingester takes.
-    pub decoded_bytes_max: usize,
-}
-
-impl Limits {
-    #[must_use]
-    pub fn loki() -> Limits {
-        Limits {
-            line_bytes_max: 262_144,
-            label_names_max: 15,
-            label_name_bytes_max: 1_024,
-            label_value_bytes_max: 2_048,
-            streams_max: 5_000,
-            age_max: Duration::from_hours(7 * 24),
-            ahead_max: Duration::from_mins(10),
-            behind_max: Duration::from_hours(1),
-            body_bytes_max: 100 << 20,
-            decoded_bytes_max: 4 << 20,
-        }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -89,10 +60,12 @@ pub struct Options {
     pub limits: Limits,
     /// Entries kept for [`Stub::entries`]; repeated ones are not kept twice.
     pub keep_entries: usize,
-    /// Marked lines that account can be kept of, at four bytes each.
+    /// Marked lines of which account is kept at a time, at four bytes each; the oldest are settled.
     pub lines_max: u64,
     pub writers_max: usize,
     pub connections_max: usize,
+    /// Whether a push needs X-Scope-OrgID.
+    pub auth: bool,
 }
 
 impl Options {
@@ -107,151 +80,21 @@ impl Options {
             lines_max: 64 << 20,
             writers_max: 4_096,
             connections_max: 1_024,
+            auth: false,
         }
-    }
-}
-
-/// What happens to a push instead of, or before, an answer as Loki gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing is stored and this is said.
-    Answer { status: u16, text: String, retry_after: Option<String> },
-    /// Stored and answered as always, but only after this long.
-    Delay(Duration),
-    /// Nothing is stored and the connection is reset.
-    Reset,
-    /// All is stored, and then the connection is reset.
-    LostAnswer,
-}
-
-impl Fault {
-    #[must_use]
-    pub fn answer(status: u16, text: &str) -> Fault {
-        Fault::Answer { status, text: text.into(), retry_after: None }
-    }
-}
-
-/// How the whole receiver is not there. Open connections are reset at the change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Away {
-    /// Connections are refused; the port stays reserved.
-    Refusing,
-    /// Connections are accepted, requests are read, and nothing is ever answered.
-    Silent,
-}
-
-/// Proof that faults happened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FaultCounts {
-    pub answered: u64,
-    pub delayed: u64,
-    pub reset: u64,
-    pub answers_lost: u64,
-    /// Times that the port was closed.
-    pub refusals: u64,
-    /// Requests that were read while silent.
-    pub swallowed: u64,
-    /// Connections that were cut because the receiver went away.
-    pub cut: u64,
-}
-
-/// Everything that was counted since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Push requests read in full, whatever was answered.
-    pub pushes: u64,
-    /// Of them, those answered 204 with all stored (or masked as Loki does).
-    pub pushes_stored: u64,
-    /// Bodies as they came over the wire.
-    pub wire_bytes: u64,
-    /// Decompressed bodies of pushes that could be decoded.
-    pub decoded_bytes: u64,
-    /// Entries taken, the repeated ones too.
-    pub entries: u64,
-    pub line_bytes: u64,
-    /// Entries that a limit refused.
-    pub entries_refused: u64,
-    /// Distinct marked lines.
-    pub received: u64,
-    /// Further deliveries of lines received before.
-    pub repeated: u64,
-    /// Of them, those whose timestamp is not that of the first: a query shows both.
-    pub repeated_visibly: u64,
-    /// Lines with a mark and a wrong checksum.
-    pub corrupted: u64,
-    /// Lines without a mark, the repeated ones too.
-    pub unmarked: u64,
-    /// Of them, those equal in stream, timestamp and line to a kept one.
-    pub unmarked_repeated: u64,
-    /// Marked lines beyond the bounds of the account.
-    pub unaccounted: u64,
-    /// Entries beyond [`Options::keep_entries`].
-    pub not_kept: u64,
-    /// First deliveries whose timestamp is not above all before in their stream.
-    pub out_of_order: u64,
-    /// First deliveries where timestamp and sequence number disagree within stream and writer.
-    pub out_of_sequence: u64,
-    pub faults: FaultCounts,
-    /// Pushes by the status that was sent.
-    pub answers: BTreeMap<u16, u64>,
-}
-
-/// An entry that was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// As Loki renders them: sorted, `{a="b", c="d"}`.
-    pub labels: String,
-    pub timestamp_ns: i64,
-    pub line: Vec<u8>,
-}
-
-/// What was written held against what was received.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verified {
-    pub written: u64,
-    /// Distinct lines.
-    pub received: u64,
-    pub lost: u64,
-    /// Lines received that nobody wrote.
-    pub unwritten: u64,
-    pub repeated: u64,
-    pub repeated_visibly: u64,
-    pub corrupted: u64,
-    pub unmarked: u64,
-    pub unaccounted: u64,
-    pub out_of_order: u64,
-    pub out_of_sequence: u64,
-}
-
-impl Verified {
-    /// Each line written arrived exactly as written, in order. Invisible repetitions are allowed.
-    #[must_use]
-    pub fn complete(&self) -> bool {
-        let Verified { written, received, repeated, .. } = *self;
-        *self == Verified { written, received, repeated, ..Verified::default() }
-            && written == received
-    }
-
-    /// Complete, and each line came once.
-    #[must_use]
-    pub fn exactly_once(&self) -> bool {
-        self.complete() && self.repeated == 0
     }
 }
 
 /// State that the handle and the serving thread share.
 pub(crate) struct Shared {
     store: Mutex<Store>,
-    faults: Mutex<VecDeque<Scripted>>,
+    faults: Mutex<VecDeque<Script>>,
     link: watch::Sender<Link>,
     body_bytes_max: usize,
     connections_max: usize,
-}
-
-struct Scripted {
-    fault: Fault,
-    /// None: until healed.
-    pushes_left: Option<u64>,
+    auth: bool,
+    /// The serving thread.
+    thread_id: OnceLock<i32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,15 +110,15 @@ impl Shared {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn faults(&self) -> MutexGuard<'_, VecDeque<Scripted>> {
+    fn faults(&self) -> MutexGuard<'_, VecDeque<Script>> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_fault(&self) -> Option<Fault> {
         let mut faults = self.faults();
-        let scripted = faults.front_mut()?;
-        let fault = scripted.fault.clone();
-        if let Some(left) = &mut scripted.pushes_left {
+        let script = faults.front_mut()?;
+        let fault = script.fault.clone();
+        if let Some(left) = &mut script.pushes {
             *left -= 1;
             if *left == 0 {
                 faults.pop_front();
@@ -306,11 +149,16 @@ impl Stub {
             link: watch::Sender::new(Link::Up),
             body_bytes_max: options.limits.body_bytes_max,
             connections_max: options.connections_max,
+            auth: options.auth,
+            thread_id: OnceLock::new(),
         });
         let serving = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("loki-stub".into())
-            .spawn(move || runtime.block_on(http::serve(listener, addr, serving)))
+            .spawn(move || {
+                serving.thread_id.get_or_init(|| rustix::thread::gettid().as_raw_nonzero().get());
+                runtime.block_on(http::serve(listener, addr, serving));
+            })
             .map_err(Error::Thread)?;
         Ok(Stub { addr, shared, thread: Some(thread) })
     }
@@ -324,6 +172,15 @@ impl Stub {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// What the serving thread took of a CPU so far.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        let id = self.shared.thread_id.get().copied().unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat"));
+        let ns = stat.ok().and_then(|stat| stat.split(' ').next()?.parse().ok());
+        Duration::from_nanos(ns.unwrap_or_default())
     }
 
     #[must_use]
@@ -378,13 +235,18 @@ impl Stub {
 
     /// Every push from now on, until [`Stub::heal`].
     pub fn set_fault(&self, fault: Fault) {
-        *self.shared.faults() = VecDeque::from([Scripted { fault, pushes_left: None }]);
+        *self.shared.faults() = VecDeque::from([Script { fault, pushes: None }]);
     }
 
     /// The next pushes, after those of earlier calls; then all is well again.
     pub fn script_fault(&self, fault: Fault, pushes: u64) {
         assert!(pushes > 0);
-        self.shared.faults().push_back(Scripted { fault, pushes_left: Some(pushes) });
+        self.script(Script { fault, pushes: Some(pushes) });
+    }
+
+    /// What comes after what was scripted before.
+    pub fn script(&self, script: Script) {
+        self.shared.faults().push_back(script);
     }
 
     pub fn go_away(&self, away: Away) {

@@ -3,8 +3,9 @@
 use super::decode::{Entry, Stream, read_push};
 use super::labels::{Labels, parse};
 use super::ledger::{Ledger, Receipt};
+use super::limits::{Bucket, go_time, rfc3339};
 use super::{Accounting, Kept, Limits, Options, Stats};
-use crate::load::{Mark, Reading};
+use crate::load::{LineSum, Mark, Reading};
 use hdrhistogram::Histogram;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -17,6 +18,18 @@ const TENANT: &str = "fake";
 const REFUSED_NAMED_MAX: usize = 10;
 /// An hour: what takes longer counts as an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+/// What is done with a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Treatment {
+    AsLoki,
+    /// Only the last stream is stored, and nobody is told.
+    Masked,
+    /// One entry of so many is refused.
+    Partial {
+        one_of: u64,
+    },
+}
 
 /// What the client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +68,12 @@ pub struct Store {
     parsed: HashMap<Vec<u8>, Arc<Labels>>,
     decoded: Vec<u8>,
     decoder: snap::raw::Decoder,
+    tenant_bucket: Bucket,
 }
 
 struct StreamState {
     labels: String,
+    bucket: Bucket,
     newest_ns: i64,
     /// The newest first delivery.
     last_first_ns: i64,
@@ -125,6 +140,7 @@ impl Store {
             parsed: HashMap::new(),
             decoded: Vec::new(),
             decoder: snap::raw::Decoder::new(),
+            tenant_bucket: Bucket::default(),
         }
     }
 
@@ -132,12 +148,11 @@ impl Store {
         self.streams.iter().map(|s| s.labels.clone()).collect()
     }
 
-    /// `body` arrived in full at `received`, a time since 1970.
-    pub fn push(&mut self, body: &[u8], received: Duration) -> Answer {
-        let received_ns = i64::try_from(received.as_nanos()).unwrap_or(i64::MAX);
+    /// `body`, a snappy block, arrived in full at `received`, a time since 1970.
+    pub fn push(&mut self, body: &[u8], received: Duration, treatment: Treatment) -> Answer {
         let mut decoded = std::mem::take(&mut self.decoded);
         let answer = match self.decompress(body, &mut decoded) {
-            Ok(len) => self.store(&decoded[..len], received_ns),
+            Ok(len) => self.push_decoded(&decoded[..len], received, treatment),
             Err(answer) => answer,
         };
         self.decoded = decoded;
@@ -161,24 +176,45 @@ impl Store {
         self.decoder.decompress(body, &mut decoded[..len]).map_err(corrupt)
     }
 
-    fn store(&mut self, decoded: &[u8], received_ns: i64) -> Answer {
-        let streams = match read_push(decoded) {
+    /// As [`Store::push`], of a body that is protobuf already.
+    pub fn push_decoded(
+        &mut self,
+        decoded: &[u8],
+        received: Duration,
+        treatment: Treatment,
+    ) -> Answer {
+        let received_ns = i64::try_from(received.as_nanos()).unwrap_or(i64::MAX);
+        let mut sum = LineSum::default();
+        let counts = self.accounting == Accounting::Count;
+        let streams = read_push(decoded, |line| {
+            if counts {
+                sum.add(line);
+            }
+        });
+        let streams = match streams {
             Ok(streams) => streams,
             Err(e) => return Answer::new(400, format!("{e}\n")),
         };
         if streams.is_empty() {
             return Answer::new(422, "error at least one valid stream is required for ingestion\n");
         }
+        if let Some(refusal) = self.over_tenant_rate(&streams, received_ns) {
+            return refusal;
+        }
         self.stats.decoded_bytes += decoded.len() as u64;
-        let answer = match self.accounting {
-            Accounting::Count => {
-                for stream in &streams {
-                    self.stats.entries += stream.entries;
-                    self.stats.line_bytes += stream.line_bytes;
-                }
+        let answer = match (self.accounting, treatment) {
+            (Accounting::Count, _) => {
+                self.stats.entries += sum.lines;
+                self.stats.line_bytes += sum.bytes;
+                self.stats.sum.merge(sum);
                 Answer::stored()
             }
-            Accounting::PerLine => self.store_lines(&streams, received_ns),
+            (Accounting::PerLine, Treatment::Masked) => {
+                let (last, hidden) = streams.split_last().expect("looked at above");
+                self.stats.entries_refused += hidden.iter().map(|s| s.entries).sum::<u64>();
+                self.store_lines(std::slice::from_ref(last), received_ns, treatment)
+            }
+            (Accounting::PerLine, _) => self.store_lines(&streams, received_ns, treatment),
         };
         if answer.status == 204 {
             self.stats.pushes_stored += 1;
@@ -186,7 +222,31 @@ impl Store {
         answer
     }
 
-    fn store_lines(&mut self, streams: &[Stream<'_>], received_ns: i64) -> Answer {
+    fn over_tenant_rate(&mut self, streams: &[Stream<'_>], now_ns: i64) -> Option<Answer> {
+        let rate = self.limits.tenant_rate?;
+        let bytes = streams.iter().map(|stream| stream.line_bytes).sum();
+        if self.tenant_bucket.take(bytes, rate, now_ns) {
+            return None;
+        }
+        let lines: u64 = streams.iter().map(|stream| stream.entries).sum();
+        self.stats.entries_refused += lines;
+        Some(Answer::new(
+            429,
+            format!(
+                "ingestion rate limit exceeded for user {TENANT} (limit: {} bytes/sec) while \
+                 attempting to ingest '{lines}' lines totaling '{bytes}' bytes, reduce log volume \
+                 or contact your Loki administrator to see if the limit can be increased\n",
+                rate.bytes_per_second
+            ),
+        ))
+    }
+
+    fn store_lines(
+        &mut self,
+        streams: &[Stream<'_>],
+        received_ns: i64,
+        treatment: Treatment,
+    ) -> Answer {
         // One stream's labels that cannot be read fail the whole push.
         let mut labels = Vec::with_capacity(streams.len());
         for stream in streams {
@@ -204,7 +264,7 @@ impl Store {
             }
             // What the ingester says of one stream hides what it said of those before.
             refused.masked =
-                self.store_stream(stream, &labels.canonical, received_ns, &mut refused);
+                self.store_stream(stream, &labels.canonical, received_ns, treatment, &mut refused);
         }
         refused.answer()
     }
@@ -230,6 +290,7 @@ impl Store {
         stream: &Stream<'_>,
         labels: &str,
         received_ns: i64,
+        treatment: Treatment,
         refused: &mut Refused,
     ) -> Option<Answer> {
         let Some(at) = self.stream(labels) else {
@@ -242,8 +303,27 @@ impl Store {
             );
             return Some(Answer::new(429, text));
         };
+        if let Some(rate) = self.limits.stream_rate
+            && !self.streams[at].bucket.take(stream.line_bytes, rate, received_ns)
+        {
+            self.stats.entries_refused += stream.entries;
+            let text = format!(
+                "Per stream rate limit exceeded (limit: {}MB/sec) while attempting to ingest for \
+                 stream '{labels}' totaling {}B, consider splitting a stream via additional labels \
+                 or contact your Loki administrator to see if the limit can be increased\n",
+                rate.bytes_per_second >> 20,
+                stream.line_bytes
+            );
+            return Some(Answer::new(429, text));
+        }
         let mut late = Late::default();
-        for entry in stream.entries() {
+        for (entry, nth) in stream.entries().zip(1_u64..) {
+            let told = matches!(treatment, Treatment::Partial { one_of } if nth % one_of == 0);
+            if told {
+                self.stats.entries_refused += 1;
+                refused.add(self.limits.too_old(labels, entry.timestamp_ns, received_ns));
+                continue;
+            }
             if let Some(text) = self.limits.entry_error(labels, &entry, received_ns) {
                 self.stats.entries_refused += 1;
                 refused.add(text);
@@ -270,6 +350,7 @@ impl Store {
         }
         self.streams.push(StreamState {
             labels: labels.to_owned(),
+            bucket: Bucket::default(),
             newest_ns: i64::MIN,
             last_first_ns: i64::MIN,
             heads: HashMap::new(),
@@ -393,76 +474,4 @@ impl Late {
         );
         Some(Answer::new(400, text))
     }
-}
-
-impl Limits {
-    fn behind_ns_max(&self) -> i64 {
-        i64::try_from(self.behind_max.as_nanos()).unwrap_or(i64::MAX)
-    }
-
-    fn labels_error(&self, labels: &Labels) -> Option<String> {
-        let Labels { pairs, canonical } = labels;
-        if pairs.is_empty() {
-            return Some("error at least one label pair is required per stream".into());
-        }
-        if pairs.len() > self.label_names_max {
-            let (count, max) = (pairs.len(), self.label_names_max);
-            return Some(format!(
-                "entry for stream '{canonical}' has {count} label names; limit {max}"
-            ));
-        }
-        for (at, (name, value)) in pairs.iter().enumerate() {
-            if name.len() > self.label_name_bytes_max {
-                return Some(format!("stream '{canonical}' has label name too long: '{name}'"));
-            }
-            if value.len() > self.label_value_bytes_max {
-                return Some(format!("stream '{canonical}' has label value too long: '{value}'"));
-            }
-            if at > 0 && pairs[at - 1].0 == *name {
-                return Some(format!("stream '{canonical}' has duplicate label name: '{name}'"));
-            }
-        }
-        None
-    }
-
-    fn entry_error(&self, labels: &str, entry: &Entry<'_>, now_ns: i64) -> Option<String> {
-        let ns = |limit: Duration| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX);
-        let oldest = now_ns.saturating_sub(ns(self.age_max));
-        if entry.timestamp_ns < oldest {
-            return Some(format!(
-                "entry for stream '{labels}' has timestamp too old: {}, oldest acceptable \
-                 timestamp is: {}",
-                rfc3339(entry.timestamp_ns),
-                rfc3339(oldest),
-            ));
-        }
-        if entry.timestamp_ns > now_ns.saturating_add(ns(self.ahead_max)) {
-            return Some(format!(
-                "entry for stream '{labels}' has timestamp too new: {}",
-                rfc3339(entry.timestamp_ns)
-            ));
-        }
-        if entry.line.len() > self.line_bytes_max {
-            return Some(format!(
-                "Max entry size '{}' bytes exceeded for stream '{labels}' while adding an entry \
-                 with length '{}' bytes",
-                self.line_bytes_max,
-                entry.line.len(),
-            ));
-        }
-        None
-    }
-}
-
-fn time(ns: i64) -> jiff::Timestamp {
-    jiff::Timestamp::from_nanosecond(i128::from(ns))
-        .expect("64 bits of nanoseconds are within the years that jiff knows")
-}
-
-fn rfc3339(ns: i64) -> String {
-    time(ns).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-fn go_time(ns: i64) -> String {
-    time(ns).strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string()
 }

@@ -1,17 +1,48 @@
 //! The stub stores, refuses, masks and fails as Loki does.
 
-use super::encode::{compressed, entry, push, stream};
-use super::{Accounting, Away, Fault, Options, Stub};
-use crate::demo::now_ns;
+use super::{Accounting, Away, Fault, Limits, Options, Rate, Stub};
 use crate::load::{Lines, Written};
+use crate::load::{Workload, proto};
+use crate::measure::now_ns;
 use std::time::Duration;
 
 const LABELS: &str = r#"{job="a"}"#;
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn compressed(body: &[u8]) -> Vec<u8> {
+    snap::raw::Encoder::new().compress_vec(body).unwrap()
+}
+
+fn entry(timestamp_ns: i64, line: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    proto::entry(timestamp_ns.cast_unsigned(), line, &mut out);
+    out
+}
+
+fn stream(labels: &str, entries: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    proto::stream(labels, &entries.concat(), &mut out);
+    out
+}
+
+fn push(streams: &[Vec<u8>]) -> Vec<u8> {
+    streams.concat()
+}
+
 fn stub() -> Stub {
     let options = Options { keep_entries: 100, ..Options::new(Accounting::PerLine) };
     Stub::start(options).unwrap()
+}
+
+fn post_as(stub: &Stub, headers: &[(&str, &str)], body: &[u8]) -> (u16, String) {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let mut request = agent.post(format!("{}/loki/api/v1/push", stub.url()));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut response = request.send(body).unwrap();
+    (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
 }
 
 /// Status and text; no status where the connection broke.
@@ -31,7 +62,7 @@ fn post_streams(stub: &Stub, streams: &[Vec<u8>]) -> (u16, String) {
 fn what_is_stored_is_accounted_for() {
     let stub = stub();
     let now = now_ns();
-    let mut lines = Lines::new(1, 0);
+    let mut lines = Lines::new(&Workload::service().text, 1, 0);
     let mut text = Vec::new();
     (0..3).for_each(|_| lines.next(now, &mut text));
     let entries: Vec<Vec<u8>> = text
@@ -116,4 +147,83 @@ fn it_fails_as_it_is_told_and_counts_it() {
     while post(&stub, &body).is_none() {}
     let faults = stub.stats().faults;
     assert_eq!((faults.answered, faults.reset, faults.answers_lost), (1, 1, 1));
+}
+
+#[test]
+fn json_and_compressed_pushes_are_read_as_loki_does() {
+    use std::io::Write;
+    let stub = stub();
+    let json = format!(
+        r#"{{"streams":[{{"stream":{{"job":"a"}},"values":[["{0}","plain"],["{0}","more",{{"k":"v"}}]]}}]}}"#,
+        now_ns()
+    );
+    let kind = ("content-type", "application/json");
+    assert_eq!(post_as(&stub, &[kind], json.as_bytes()).0, 204);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(json.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    assert_eq!(post_as(&stub, &[kind, ("content-encoding", "gzip")], &gzip).0, 204);
+    assert_eq!((stub.stats().entries, stub.streams()), (4, vec![LABELS.to_owned()]));
+    assert_eq!(post_as(&stub, &[kind, ("content-encoding", "zstd")], &gzip).0, 400);
+    assert_eq!(post_as(&stub, &[kind, ("content-encoding", "gzip")], b"x").0, 400);
+    assert_eq!(post_as(&stub, &[kind], b"{}").0, 400);
+    let pairs: Vec<String> = (0..129).map(|n| format!("\"k{n}\":\"v\"")).collect();
+    let metadata = json.replace("\"k\":\"v\"", &pairs.join(","));
+    let (status, text) = post_as(&stub, &[kind], metadata.as_bytes());
+    assert!(status == 400 && text.contains("too many structured metadata labels"), "{text}");
+}
+
+#[test]
+fn rates_and_missing_tenants_are_refused() {
+    let limits = Limits {
+        tenant_rate: Some(Rate { bytes_per_second: 1, burst_bytes: 200 }),
+        stream_rate: Some(Rate { bytes_per_second: 1, burst_bytes: 100 }),
+        ..Limits::loki()
+    };
+    let stub =
+        Stub::start(Options { limits, auth: true, ..Options::new(Accounting::PerLine) }).unwrap();
+    let push = |labels: &str, bytes: usize| {
+        let body = compressed(&stream(labels, &[entry(now_ns(), &vec![b'x'; bytes])]));
+        post_as(&stub, &[("content-type", "application/x-protobuf"), ("x-scope-orgid", "t")], &body)
+    };
+    let nobody = post_as(&stub, &[("content-type", "application/x-protobuf")], b"x");
+    assert_eq!(nobody, (401, "no org id\n".into()));
+    assert_eq!(push(LABELS, 90).0, 204);
+    let (status, text) = push(LABELS, 90);
+    assert!(status == 429 && text.contains("Per stream rate limit exceeded"), "{text}");
+    let (status, text) = push(r#"{job="b"}"#, 90);
+    assert!(status == 429 && text.contains("ingestion rate limit exceeded for user"), "{text}");
+}
+
+#[test]
+fn it_hides_and_refuses_parts_of_pushes_when_told() {
+    let stub = stub();
+    let lines = |name: &str| {
+        stream(&format!("{{job={name:?}}}"), &[0, 1, 2, 3].map(|n| entry(now_ns() + n, b"x")))
+    };
+    stub.script_fault(Fault::Masked, 1);
+    assert_eq!(post_streams(&stub, &[lines("hidden"), lines("shown")]).0, 204);
+    assert_eq!(stub.streams(), [r#"{job="shown"}"#]);
+    stub.script_fault(Fault::Partial { one_of: 4 }, 1);
+    let (status, text) = post_streams(&stub, &[lines("part")]);
+    assert!(status == 400 && text.contains("has timestamp too old"), "{text}");
+    assert_eq!((stub.stats().entries, stub.stats().entries_refused), (7, 5));
+    stub.script_fault(Fault::SlowBody(Duration::from_millis(200)), 1);
+    let (status, text) = post_streams(&stub, &[lines("late")]);
+    assert!(status == 500 && !text.is_empty(), "{status} {text:?}");
+    let faults = stub.stats().faults;
+    assert_eq!((faults.masked, faults.partial, faults.slow_bodies), (1, 1, 1));
+}
+
+#[test]
+fn counted_lines_are_held_against_the_whole_corpus() {
+    let dir = tempfile::tempdir().unwrap();
+    let workload = Workload { lines: 20_000, ..Workload::named("key-value").unwrap() };
+    let corpus = crate::load::corpus::prepare(dir.path(), &workload).unwrap();
+    let pushes = crate::load::Pushes::prepare(&corpus).unwrap();
+    let stub = Stub::start(Options::new(Accounting::Count)).unwrap();
+    let sent = pushes.send(&stub.url(), 2).unwrap();
+    assert!(sent.refusal.is_none() && sent.answers[&204] > 3, "{sent:?}");
+    assert_eq!(stub.stats().sum, corpus.sum().unwrap());
+    assert!(stub.cpu() > Duration::ZERO);
 }
