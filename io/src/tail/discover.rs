@@ -32,6 +32,8 @@ const STOP_INTERVAL: Duration = Duration::from_millis(100);
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// A file that nothing was found of for this long has been removed.
 const LOST_TIME: Duration = Duration::from_secs(1);
+/// How often notices that came during a look are taken in before what was found is told.
+const ROUNDS_MAX: usize = 64;
 /// Where symbolic links lead round in a circle, it ends here.
 const DEPTH_MAX: usize = 64;
 
@@ -141,7 +143,7 @@ impl Discoverer {
             }
         };
         self.walk();
-        self.settle(&mut emit);
+        self.settle(&mut emit)?;
         for at in self.missing() {
             emit(Event::Missing { known: at });
         }
@@ -159,21 +161,18 @@ impl Discoverer {
             }
             let wait = STOP_INTERVAL.min(poll_at.saturating_duration_since(Instant::now()));
             if self.watcher.wait(wait)? {
-                if self.read_notices()? {
-                    emit(Event::Overflow);
-                    self.reconcile();
-                }
-                self.settle(&mut emit);
+                self.take_in(&mut emit)?;
+                self.settle(&mut emit)?;
                 quiet_until = Instant::now() + self.options.event_interval;
             }
             if reconcile_at <= Instant::now() {
                 self.reconcile();
-                self.settle(&mut emit);
+                self.settle(&mut emit)?;
                 reconcile_at = Instant::now() + self.options.reconcile_interval;
             }
             if poll_at <= Instant::now() {
                 self.poll();
-                self.settle(&mut emit);
+                self.settle(&mut emit)?;
                 self.give_up_lost(&mut emit);
                 poll_at = Instant::now() + POLL_INTERVAL;
             }
@@ -225,6 +224,15 @@ impl Discoverer {
                 self.dirty.push_back((dir, name));
             }
         }
+    }
+
+    /// Takes in what inotify has, and looks at everything if it lost some.
+    fn take_in(&mut self, emit: &mut dyn FnMut(Event)) -> Result<(), DiscoverError> {
+        if self.read_notices()? {
+            emit(Event::Overflow);
+            self.reconcile();
+        }
+        Ok(())
     }
 
     /// Takes in what inotify has; true if it lost some.
@@ -335,15 +343,21 @@ impl Discoverer {
 
     /// Looks at all names that were marked and tells what came of it: first of the files that were
     /// there, so that the old generation of a log is heard of before the new one.
-    fn settle(&mut self, emit: &mut dyn FnMut(Event)) {
-        loop {
-            while let Some((dir, name)) = self.dirty.pop_front() {
-                self.look(dir, name, emit);
-            }
-            if !self.search() {
+    ///
+    /// A look finds what stands under a name by then, which may be newer than the notice. An older
+    /// file that stood there before has been renamed before, so that a notice of it is waiting:
+    /// those that came in the meantime are taken in too, before a file found is told.
+    fn settle(&mut self, emit: &mut dyn FnMut(Event)) -> Result<(), DiscoverError> {
+        for _ in 0..ROUNDS_MAX {
+            self.look_at_dirty(emit);
+            self.take_in(emit)?;
+            if self.dirty.is_empty() {
+                // The other end of a rename comes at once, or not at all.
+                self.moved_from.clear();
                 break;
             }
         }
+        self.look_at_dirty(emit);
         for file in std::mem::take(&mut self.changed) {
             if let Some(tracked) = self.files.get_mut(&file) {
                 tracked.changed = false;
@@ -364,6 +378,18 @@ impl Discoverer {
             emit(Event::WatchLimit { dirs: polled });
         }
         self.polled_dirs_told = polled;
+        Ok(())
+    }
+
+    fn look_at_dirty(&mut self, emit: &mut dyn FnMut(Event)) {
+        loop {
+            while let Some((dir, name)) = self.dirty.pop_front() {
+                self.look(dir, name, emit);
+            }
+            if !self.search() {
+                break;
+            }
+        }
     }
 
     /// What stands under this name now?
@@ -481,7 +507,10 @@ impl Discoverer {
         let Candidate { dir, name, origin, group, linked, stat } = candidate;
         let identity = stat.identity();
         let Some(at) = self.dirs.get(&dir) else { return };
-        if self.by_identity.contains_key(&identity) {
+        let path = at.path.join(&name);
+        if let Some(file) = self.by_identity.get(&identity).copied() {
+            // It was seen under two names, and this is the later one.
+            self.place(file, dir, name, path, emit);
             return;
         }
         if self.files.len() >= self.options.files_max {
@@ -491,7 +520,6 @@ impl Discoverer {
             return;
         }
         self.files_limit_told = false;
-        let path = at.path.join(&name);
         let claimed = self.claim(&path, group, &identity);
         let file = FileId(self.take_id());
         self.by_identity.insert(identity, file);
