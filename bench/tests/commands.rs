@@ -187,16 +187,17 @@ fn soak_restarts_and_loses_nothing() {
     let report = measured(&[
         "soak",
         "--for",
-        "6s",
+        "8s",
         "--rate",
         "1000",
         "--fault-every",
         "1s",
         "--restart-every",
-        "1s",
+        "2s",
     ]);
     assert_eq!(figure(&report, "lines lost"), 0.0);
     assert!(figure(&report, "restarts by kill -9") >= 1.0);
+    assert!(figure(&report, "restarts by SIGTERM") >= 1.0);
     assert!(figure(&report, "faults of the sink") >= 3.0);
 }
 
