@@ -6,15 +6,19 @@
 use crate::egress::Egress;
 use crate::handoff::Lane;
 use crate::ingest::{self, FileEvent, Links};
+use crate::intake::{self, Intake};
 use crate::push::Client;
+use crate::receive::{self, Receiver};
 use crate::server::{self, Status};
 use crate::{discover, options, systemd};
 use config::Config;
 use io::format::Cursor;
+use io::http::{self, Doorman};
 use io::wal::WalError;
 use perf::metrics::Metrics;
 use shards::bell::Bell;
 use shards::executor::{self, ExecutorError};
+use shards::rate::Rates;
 use shards::ring::Ring;
 use shards::stop::{Phase, Stop};
 use shards::topology::{self, Plan, TopologyError};
@@ -22,6 +26,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -75,6 +80,8 @@ enum Report {
 const EVENTS_MAX: usize = 4096;
 /// Registered with each shard's ring for direct I/O.
 const IO_MEMORY_BYTES: usize = 4 << 20;
+/// Connections that wait to be accepted; the kernel's net.core.somaxconn limits it further.
+const LISTEN_BACKLOG: i32 = 4096;
 /// What is left of the drain deadline for the last checkpoint.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -84,7 +91,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     executor::check_io_uring()?;
     let plan = Plan::of_this_machine(&options::topology(config))?;
     let _lock = lock_data_dir(&config.data_dir)?;
-    let api = bind(config.server.listen, "server.listen")?;
+    let apis = bind_shared(config.server.listen, plan.shards.len(), "server.listen")?;
     let metrics_listener = bind(config.metrics.listen, "metrics.listen")?;
     let (report, reports) = mpsc::channel();
     forward_signals(report.clone())?;
@@ -99,7 +106,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         shards = ?plan.shards, egress = plan.egress, data_dir = %config.data_dir.display(),
-        api = %api.local_addr().map_err(|e| RunError::Setup(e.to_string()))?,
+        api = %apis[0].local_addr().map_err(|e| RunError::Setup(e.to_string()))?,
         metrics = %metrics_listener.local_addr().map_err(|e| RunError::Setup(e.to_string()))?,
         "starting"
     );
@@ -110,11 +117,20 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let links: Vec<Links> =
         (0..count).map(|shard| link(&egress_bell, &stop, &status, shard)).collect();
     start_egress(config, &plan, &links, egress_bell, &stop, &status);
-    let mut listeners = Some((api, metrics_listener));
+    let (doorman, rates) = (Arc::new(options::doorman(config)), Arc::new(options::rates(config)));
+    let (mut apis, mut metrics_listener) = (apis.into_iter(), Some(metrics_listener));
     for (number, links) in links.iter().enumerate() {
         let cpu = plan.shards[number % plan.shards.len()];
-        let listeners = listeners.take();
-        let options = options::shard(config, number, count);
+        // Those that only send what an earlier run left have none.
+        let api = apis.next().map(|listener| Api {
+            listener,
+            http: options::http(config),
+            doorman: doorman.clone(),
+            receive: options::receive(config, number, count),
+            rates: rates.clone(),
+        });
+        let listeners = Listeners { api, metrics: metrics_listener.take() };
+        let options = (options::shard(config, number, count), options::intake(config));
         start_shard(options, cpu, links.clone(), listeners, &status, report.clone())?;
     }
 
@@ -266,11 +282,25 @@ fn start_egress(
     }
 }
 
+/// What one shard listens on.
+struct Listeners {
+    api: Option<Api>,
+    metrics: Option<TcpListener>,
+}
+
+struct Api {
+    listener: TcpListener,
+    http: http::Options,
+    doorman: Arc<Doorman>,
+    receive: receive::Options,
+    rates: Arc<Rates>,
+}
+
 fn start_shard(
-    options: ingest::Options,
+    (options, intake): (ingest::Options, intake::Options),
     cpu: usize,
     links: Links,
-    listeners: Option<(TcpListener, TcpListener)>,
+    listeners: Listeners,
     status: &Arc<Status>,
     report: mpsc::Sender<Report>,
 ) -> Result<(), RunError> {
@@ -279,11 +309,17 @@ fn start_shard(
     let executor =
         executor::Options { name: format!("shard-{shard}"), cpu, io_memory_bytes: IO_MEMORY_BYTES };
     let handle = executor::spawn(&executor, move || async move {
-        if let Some((api, metrics)) = listeners {
-            server::start(api, metrics, &status);
+        let intake = Rc::new(Intake::new(intake));
+        if let Some(Api { listener, http, doorman, receive, rates }) = listeners.api {
+            let (counts, requests) = (links.counts.clone(), status.metrics.receive());
+            let receiver = Receiver::new(receive, intake.clone(), rates, counts, requests);
+            server::serve_api(listener, http, doorman, status.clone(), receiver);
+        }
+        if let Some(listener) = listeners.metrics {
+            server::serve_metrics(listener, status);
         }
         let recovered = report.clone();
-        let result = ingest::run(options, links, move |found| {
+        let result = ingest::run(options, links, intake, move |found| {
             // Nobody listens any more where the process is leaving.
             let _ = recovered.send(Report::Recovered { cursors: found.cursors });
         })
@@ -336,12 +372,41 @@ fn pin(cpu: usize) {
 }
 
 fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).map_err(|error| {
-        RunError::Setup(format!(
-            "{key}: cannot listen on {address}: {error}; is another instance running? choose \
-             another address or stop it"
-        ))
-    })
+    TcpListener::bind(address).map_err(|error| cannot_listen(address, key, &error))
+}
+
+fn cannot_listen(address: SocketAddr, key: &str, error: &std::io::Error) -> RunError {
+    RunError::Setup(format!(
+        "{key}: cannot listen on {address}: {error}; is another instance running? choose \
+         another address or stop it"
+    ))
+}
+
+/// As many listeners on one address: the kernel spreads connections over them.
+fn bind_shared(address: SocketAddr, count: usize, key: &str) -> Result<Vec<TcpListener>, RunError> {
+    // Sharing is for this process alone: another that listens already is not to be joined.
+    drop(bind(address, key)?);
+    let mut address = address;
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        let listener =
+            shared_listener(address).map_err(|error| cannot_listen(address, key, &error))?;
+        address = listener.local_addr().map_err(|error| cannot_listen(address, key, &error))?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn shared_listener(address: SocketAddr) -> std::io::Result<TcpListener> {
+    use rustix::net::{self, AddressFamily, SocketType, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = net::SocketFlags::CLOEXEC;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    net::bind(&socket, &address)?;
+    net::listen(&socket, LISTEN_BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// A panic is a bug, and a thread less would be an appliance that stands still and looks well: it ends

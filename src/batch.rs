@@ -1,9 +1,11 @@
 //! Lines become a frame: protobuf entries appended in place, then one snappy block.
 //!
 //! The bytes are those of a `logproto.PushRequest`: its field 1 holds streams; a stream's field 1
-//! its labels, field 2 its entries; an entry's field 1 the timestamp, field 2 the line. A chunk of
-//! lines of one stream becomes one element of `streams`; Loki merges elements of equal labels.
+//! its labels, field 2 its entries; an entry's field 1 the timestamp, field 2 the line, field 3 a pair
+//! of its structured metadata. A chunk of lines of one stream becomes one element of `streams`; Loki
+//! merges elements of equal labels.
 
+use crate::block::Block;
 use crate::stream::Stream;
 use io::wal::Sealed;
 
@@ -14,6 +16,9 @@ const TAG_TIMESTAMP: u8 = 0x0a;
 const TAG_LINE: u8 = 0x12;
 const TAG_SECONDS: u8 = 0x08;
 const TAG_NANOS: u8 = 0x10;
+const TAG_METADATA: u8 = 0x1a;
+const TAG_NAME: u8 = 0x0a;
+const TAG_VALUE: u8 = 0x12;
 
 /// An element's length is known only at its end: four bytes are kept free for it, and it is
 /// written as a varint of exactly four (protobuf allows leading zero groups).
@@ -57,83 +62,108 @@ impl Batch {
         self.raw.len()
     }
 
-    /// Opens an element for lines of `stream` that arrived at `now_ns`.
-    pub fn lines<'a>(&'a mut self, stream: &'a mut Stream, now_ns: i64) -> Lines<'a> {
+    /// When the oldest line of the batch arrived; `i64::MAX` where there is none.
+    #[must_use]
+    pub fn oldest_arrival_ns(&self) -> i64 {
+        self.oldest_arrival_ns
+    }
+
+    /// Opens an element for lines of the stream with these labels that arrived at `now_ns`.
+    pub fn element(&mut self, labels: &str, now_ns: i64) -> Element<'_> {
         let start = self.raw.len();
         self.raw.push(TAG_STREAMS);
         self.raw.extend_from_slice(&[0; LENGTH_BYTES]);
         self.raw.push(TAG_LABELS);
-        put_varint(&mut self.raw, stream.labels.len() as u64);
-        self.raw.extend_from_slice(stream.labels.as_bytes());
-        let first_ns = stream.next_ns(now_ns);
-        let stamp = Stamp::new(first_ns);
-        Lines { batch: self, stream, start, first_ns, now_ns, stamp, count: 0 }
+        put_varint(&mut self.raw, labels.len() as u64);
+        self.raw.extend_from_slice(labels.as_bytes());
+        Element { batch: self, start, now_ns, count: 0 }
     }
 
-    /// Compresses what was collected into a frame and starts afresh. `meta` is the tag (the tenant)
-    /// followed by the cursors of the sources whose lines are in it.
-    pub fn seal(&mut self, meta: Vec<u8>, tag_len: u16) -> Sealed {
-        assert!(!self.is_empty(), "an empty batch makes no frame");
+    /// Opens an element for lines of `stream` that are given their timestamps here.
+    pub fn lines<'a>(&'a mut self, stream: &'a mut Stream, now_ns: i64) -> Lines<'a> {
+        let first_ns = stream.next_ns(now_ns);
+        let stamp = Stamp::new(first_ns);
+        let element = self.element(&stream.labels, now_ns);
+        Lines { element, stream, first_ns, stamp }
+    }
+
+    /// Compresses what was collected and starts afresh.
+    pub fn compress(&mut self) -> Block {
+        assert!(!self.is_empty(), "an empty batch makes no block");
         self.compressed.resize(snap::raw::max_compress_len(self.raw.len()), 0);
         let len = self
             .encoder
             .compress(&self.raw, &mut self.compressed)
             .expect("the output has room for the worst case");
-        let sealed = Sealed {
-            meta,
-            tag_len,
+        let block = Block {
             body: self.compressed[..len].to_vec(),
             raw_len: u32::try_from(self.raw.len()).expect("a batch is small"),
             entries: self.entries,
-            stream: 0,
-            oldest_arrival_ns: self.oldest_arrival_ns,
         };
         self.raw.clear();
         self.entries = 0;
         self.oldest_arrival_ns = i64::MAX;
-        sealed
+        block
+    }
+
+    /// Makes a frame of what was collected. `meta` is the tag (the tenant) followed by the cursors of
+    /// the sources whose lines are in it.
+    pub fn seal(&mut self, meta: Vec<u8>, tag_len: u16) -> Sealed {
+        let oldest_arrival_ns = self.oldest_arrival_ns;
+        let Block { body, raw_len, entries } = self.compress();
+        Sealed { meta, tag_len, body, raw_len, entries, stream: 0, oldest_arrival_ns }
     }
 }
 
 /// An open element of a batch; closed when it is dropped.
-pub struct Lines<'a> {
+pub struct Element<'a> {
     batch: &'a mut Batch,
-    stream: &'a mut Stream,
     start: usize,
-    first_ns: i64,
     now_ns: i64,
-    stamp: Stamp,
     count: u32,
 }
 
-impl Lines<'_> {
-    /// Appends one line: its only copy on the way to Loki.
+impl Element<'_> {
+    /// Appends an entry with a timestamp of its own. `metadata` is its structured metadata, encoded by
+    /// [`put_metadata`].
+    pub fn push(&mut self, stamp_ns: i64, line: &[u8], metadata: &[u8]) {
+        self.put(Stamp::new(stamp_ns).encoded(), line, metadata);
+    }
+
+    /// Appends an entry that is encoded already, with more structured metadata behind it.
+    pub fn push_encoded(&mut self, entry: &[u8], metadata: &[u8]) {
+        self.batch.raw.push(TAG_ENTRIES);
+        put_varint(&mut self.batch.raw, (entry.len() + metadata.len()) as u64);
+        self.batch.raw.extend_from_slice(entry);
+        self.batch.raw.extend_from_slice(metadata);
+        self.count += 1;
+    }
+
     #[inline]
-    pub fn push(&mut self, line: &[u8]) {
+    fn put(&mut self, stamp: &[u8], line: &[u8], metadata: &[u8]) {
         let mut head = [0; ENTRY_HEAD_BYTES_MAX];
         // The part behind the entry's length comes first, since the length counts it.
         let mut at = 16;
         head[at] = TAG_TIMESTAMP;
-        let stamp = self.stamp.encoded();
         head[at + 1] = u8::try_from(stamp.len()).expect("20 bytes at most");
         head[at + 2..at + 2 + stamp.len()].copy_from_slice(stamp);
         at += 2 + stamp.len();
         head[at] = TAG_LINE;
         at = put_varint_at(&mut head, at + 1, line.len() as u64);
-        let entry_len = at - 16 + line.len();
+        let entry_len = at - 16 + line.len() + metadata.len();
         let length_bytes = varint_bytes(entry_len as u64);
         let start = 16 - length_bytes - 1;
         head[start] = TAG_ENTRIES;
         put_varint_at(&mut head, start + 1, entry_len as u64);
-        self.batch.raw.reserve(at - start + line.len());
+        self.batch.raw.reserve(at - start + line.len() + metadata.len());
         self.batch.raw.extend_from_slice(&head[start..at]);
         self.batch.raw.extend_from_slice(line);
-        self.stamp.advance();
+        self.batch.raw.extend_from_slice(metadata);
         self.count += 1;
     }
 }
 
-impl Drop for Lines<'_> {
+impl Drop for Element<'_> {
     fn drop(&mut self) {
         let batch = &mut *self.batch;
         if self.count == 0 {
@@ -149,7 +179,43 @@ impl Drop for Lines<'_> {
         }
         batch.entries += self.count;
         batch.oldest_arrival_ns = batch.oldest_arrival_ns.min(self.now_ns);
-        self.stream.gave(self.first_ns, self.count);
+    }
+}
+
+/// An open element whose lines are given their timestamps.
+pub struct Lines<'a> {
+    element: Element<'a>,
+    stream: &'a mut Stream,
+    first_ns: i64,
+    stamp: Stamp,
+}
+
+impl Lines<'_> {
+    /// Appends one line: its only copy on the way to Loki.
+    #[inline]
+    pub fn push(&mut self, line: &[u8]) {
+        self.element.put(self.stamp.encoded(), line, &[]);
+        self.stamp.advance();
+    }
+}
+
+impl Drop for Lines<'_> {
+    fn drop(&mut self) {
+        if self.element.count > 0 {
+            self.stream.gave(self.first_ns, self.element.count);
+        }
+    }
+}
+
+/// Encodes one pair of structured metadata, as a field of an entry.
+pub fn put_metadata(out: &mut Vec<u8>, name: &str, value: &str) {
+    let part_len = |text: &str| 1 + varint_bytes(text.len() as u64) + text.len();
+    out.push(TAG_METADATA);
+    put_varint(out, (part_len(name) + part_len(value)) as u64);
+    for (tag, text) in [(TAG_NAME, name), (TAG_VALUE, value)] {
+        out.push(tag);
+        put_varint(out, text.len() as u64);
+        out.extend_from_slice(text.as_bytes());
     }
 }
 

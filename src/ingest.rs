@@ -5,7 +5,8 @@
 //! - [`Shard::read`]: discovery says which files changed; one chunk of each in turn is split into
 //!   lines, the lines go into the batch; when no file has more, or the batch is full, it is sealed
 //!   and appended to the log;
-//! - [`Shard::commit`]: what was appended is written and synced as one group, and is durable;
+//! - [`Shard::commit`]: what was appended, and what was pushed in the meantime ([`crate::receive`]),
+//!   is written and synced as one group, and is durable;
 //! - [`Shard::deliver`]: durable frames go over to egress ([`crate::egress`]), acks come back, and
 //!   when all frames of a segment are acked, a checkpoint is written and the segment removed.
 //!
@@ -14,13 +15,14 @@
 
 use crate::batch::Batch;
 use crate::handoff::{Ack, Handoff, Lane};
+use crate::intake::Intake;
 use crate::park;
 use crate::source::{self, Follow, Sources, Start, Taken};
 use crate::stream::Streams;
 use io::format::{Cursor, Seq};
 use io::tail::{FileId, Identity};
 use io::uring::UringDisk;
-use io::wal::{self, Backlog, Committed, Gap, Recovered, Wal, WalError};
+use io::wal::{self, Backlog, Committed, Gap, Recovered, Sealed, Wal, WalError};
 use perf::metrics;
 use shards::bell::{Bell, LocalBell};
 use shards::ring::Ring;
@@ -87,8 +89,9 @@ struct Shard {
     links: Links,
     wal: Wal<UringDisk>,
     handoff: RefCell<Handoff<UringDisk>>,
-    /// Rung when something was appended, committed, acked or removed.
-    moved: LocalBell,
+    intake: Rc<Intake>,
+    /// Rung when something was pushed, appended, committed, acked or removed.
+    moved: Rc<LocalBell>,
     /// No more lines come: what was appended is all there will be.
     sealed: Cell<bool>,
     /// Everything that was appended is durable.
@@ -98,10 +101,12 @@ struct Shard {
     adopted: Cell<bool>,
 }
 
-/// Runs one shard from recovery to its end. `recovered` is called once, with what was found.
+/// Runs one shard from recovery to its end. `recovered` is called once, with what was found. What
+/// is pushed comes by `intake`, which is closed when nothing more will.
 pub async fn run(
     options: Options,
     links: Links,
+    intake: Rc<Intake>,
     recovered: impl FnOnce(Recovered),
 ) -> Result<(), WalError> {
     let disk = UringDisk::open(&options.dir, &options.quarantine).await?;
@@ -109,12 +114,14 @@ pub async fn run(
     report(options.number, &found);
     let handoff = Handoff::new(links.lane.clone(), options.ring_bytes_max, &wal);
     recovered(found);
+    intake.open(wal.ladder().durable.0);
     let shard = Rc::new(Shard {
         options,
         links,
         wal,
         handoff: RefCell::new(handoff),
-        moved: LocalBell::default(),
+        moved: intake.moved(),
+        intake,
         sealed: Cell::new(false),
         settled: Cell::new(false),
         sweep: Cell::new(false),
@@ -155,6 +162,7 @@ impl Shard {
             }
         }
         self.seal_and_append(&mut batch, &mut sources, &streams).await;
+        self.intake.close();
         self.sealed.set(true);
         self.moved.ring();
     }
@@ -302,7 +310,7 @@ impl Shard {
             let more = self
                 .moved
                 .until(|| {
-                    let more = self.wal.has_pending();
+                    let more = self.wal.has_pending() || !self.intake.is_empty();
                     (more || self.sealed.get()).then_some(more)
                 })
                 .await;
@@ -316,6 +324,7 @@ impl Shard {
             }
             let started = Instant::now();
             last = Some(started);
+            self.intake.seal(|frame| self.append_pushed(frame, &mut full));
             match self.wal.commit().await? {
                 Committed::Durable(frames) => {
                     full = false;
@@ -323,11 +332,14 @@ impl Shard {
                     self.links.counts.commits.inc();
                     self.links.counts.commit_seconds.observe(started.elapsed().as_secs_f64());
                     self.handoff.borrow_mut().durable(frames);
+                    self.intake.full(false);
+                    self.intake.committed(self.wal.ladder().durable.0);
                     self.links.ack_bell.ring();
                     self.moved.ring();
                 }
                 Committed::Nothing => {}
                 Committed::Full(error) => {
+                    self.intake.full(true);
                     self.say_full(&mut full, &error.to_string());
                     if self.links.stop.phase() != Phase::Running {
                         // Not durable, so not acknowledged: its lines are read again.
@@ -340,6 +352,22 @@ impl Shard {
         self.settled.set(true);
         self.links.ack_bell.ring();
         Ok(())
+    }
+
+    /// A frame of pushed lines, or back where the log has no room: then it is not stored, and whoever
+    /// pushed its lines is told.
+    fn append_pushed(&self, frame: Sealed, full: &mut bool) -> Result<Seq, Sealed> {
+        let (raw_bytes, body_bytes) = (frame.raw_len, frame.body.len());
+        let appended = self.wal.append(frame);
+        match &appended {
+            Ok(_) => {
+                self.links.counts.frames.inc();
+                self.links.counts.frame_raw_bytes.inc_by(raw_bytes.into());
+                self.links.counts.frame_body_bytes.inc_by(body_bytes as u64);
+            }
+            Err(_) => self.say_full(full, "the write-ahead log has used up its quota"),
+        }
+        appended
     }
 
     /// From durable to egress, and from ack to removed.
@@ -462,8 +490,9 @@ impl Shard {
             self.sweep.set(true);
             self.links.source_bell.ring();
             self.links.ack_bell.ring();
-            // Whoever waits for the quota looks whether it is time to leave.
+            // Whoever waits for the quota, or for the disk, looks whether it is time to give up.
             self.moved.ring();
+            self.intake.look_at_clock();
         }
     }
 

@@ -1,16 +1,22 @@
 //! The appliance: policy over the mechanisms of `shards`, `io` and `perf`.
 //!
 //! The modules stand in the order of a line's way. To follow one, read [`ingest`] (from file to
-//! durable and handed off, and the way back of its ack) and [`egress`] (from ring to Loki).
+//! durable and handed off, and the way back of its ack; [`receive`] for one that is pushed) and
+//! [`egress`] (from ring to Loki).
 
 pub mod labels;
 
 pub mod discover;
 pub mod source;
 
+pub mod receive;
+
 pub mod stream;
 
 pub mod batch;
+pub mod block;
+
+pub mod intake;
 
 pub mod ingest;
 

@@ -1,10 +1,10 @@
 //! The checked configuration, turned into the options of each component: the only place that knows
 //! both.
 
-use crate::{discover, egress, ingest, park, push, source};
-use config::{Config, Egress, LongLines, Shards, SinkKind, StartAt};
+use crate::{discover, egress, ingest, intake, park, push, receive, source};
+use config::{Ack, Config, Egress, LongLines, Shards, SinkKind, StartAt};
 use io::format::BLOCK_BYTES;
-use io::{tail, wal};
+use io::{http, tail, wal};
 use shards::topology;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,10 @@ const FRAME_RAW_BYTES: usize = 256 << 10;
 /// With no linger at all, a busy file is looked at this often: each look costs several wake-ups all the
 /// way to Loki, whatever it finds.
 const EVENT_INTERVAL_MIN: Duration = Duration::from_millis(12);
+/// What pushed lines may hold before they are appended: more wait.
+const INTAKE_BYTES_MAX: usize = 4 << 20;
+/// How long a client may take to read an answer.
+const ANSWER_READ_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a removed file is watched for late lines.
 const ROTATED_WAIT: Duration = Duration::from_secs(60);
 const OPEN_IDLE_MAX: Duration = Duration::from_secs(60);
@@ -86,6 +90,86 @@ pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
             .collect(),
         park: park::Options { dir: dir.join("parked"), bytes_max: bytes_max / 4 },
     }
+}
+
+#[must_use]
+pub fn intake(config: &Config) -> intake::Options {
+    let SinkKind::Loki(loki) = &config.sinks[0].kind;
+    let frame_raw_bytes = FRAME_RAW_BYTES.min(loki.push_bytes_max);
+    intake::Options {
+        block_raw_bytes: frame_raw_bytes,
+        frame_raw_bytes,
+        bytes_max: INTAKE_BYTES_MAX,
+    }
+}
+
+/// What shard `number` of `count` makes of requests.
+#[must_use]
+pub fn receive(config: &Config, number: usize, count: usize) -> receive::Options {
+    let SinkKind::Loki(loki) = &config.sinks[0].kind;
+    let (server, limits) = (&config.server, &config.server.limits);
+    let small = |number: usize| u32::try_from(number).expect("a small number");
+    receive::Options {
+        labels: server.labels.clone().into_iter().collect(),
+        tenant: loki.tenant.clone(),
+        tenant_header: server.tenant_header,
+        ack: match server.ack {
+            Ack::Durable => receive::Ack::Durable,
+            Ack::Memory => receive::Ack::Memory,
+        },
+        limits: receive::admit::Limits {
+            line_bytes_max: loki.limits.line_bytes_max,
+            label_names_max: loki.limits.label_names_max,
+            label_name_bytes_max: loki.limits.label_name_bytes_max,
+            label_value_bytes_max: loki.limits.label_value_bytes_max,
+            metadata_bytes_max: loki.limits.metadata_bytes_max,
+            metadata_pairs_max: loki.limits.metadata_pairs_max,
+            age_max: loki.limits.age_max,
+            future_max: loki.limits.future_max,
+        },
+        size: receive::push::Size {
+            streams_max: limits.request_streams_max,
+            entries_max: limits.request_lines_max,
+        },
+        body: receive::body::Limits {
+            decoded_bytes_max: limits.decoded_bytes_max,
+            ratio_max: limits.decoded_ratio_max,
+        },
+        body_bytes_max: limits.body_bytes_max,
+        bodies_bytes_max: limits.bodies_bytes_max,
+        json_depth_max: limits.json_depth_max,
+        streams_max: server.streams_max,
+        push_bytes_max: loki.push_bytes_max,
+        answer_time_max: limits.answer_timeout,
+        shard: small(number),
+        shards: small(count),
+    }
+}
+
+#[must_use]
+pub fn http(config: &Config) -> http::Options {
+    let limits = &config.server.limits;
+    http::Options {
+        head_bytes_max: limits.head_bytes_max,
+        headers_max: limits.headers_max,
+        head_time_max: limits.head_timeout,
+        idle_time_max: limits.idle_timeout,
+        body_time_max: limits.body_timeout,
+        body_rate_min: limits.body_rate_min,
+        answer_time_max: ANSWER_READ_TIME_MAX,
+    }
+}
+
+#[must_use]
+pub fn doorman(config: &Config) -> http::Doorman {
+    let limits = &config.server.limits;
+    http::Doorman::new(limits.connections_max, limits.address_connections_max)
+}
+
+#[must_use]
+pub fn rates(config: &Config) -> shards::rate::Rates {
+    let some = |rate: u64| (rate > 0).then_some(rate);
+    shards::rate::Rates::new(some(config.server.rate_max), some(config.server.client_rate_max))
 }
 
 /// A shard's share of the quota holds at least four segments, however many shards there are.

@@ -1,5 +1,6 @@
 //! Frames become one HTTP push: their snappy blocks joined, nothing decompressed.
 
+use crate::block;
 use crate::handoff::Frame;
 use crate::verdict::Answer;
 use std::io::Read;
@@ -22,26 +23,11 @@ pub struct Push {
 }
 
 impl Push {
-    /// Joins the frames' bodies. Each is a snappy block: the length of its content as a varint, then
-    /// elements. Elements refer backwards, by distance, to what they themselves produced: so blocks
-    /// joined behind the sum of their lengths are a block of the joined contents. And joined
-    /// protobuf messages are one message whose repeated fields are joined.
     #[must_use]
     pub fn new(frames: Vec<Frame>) -> Push {
         assert!(!frames.is_empty());
-        let raw_bytes: u64 = frames.iter().map(|frame| u64::from(frame.raw_len)).sum();
-        let bytes: usize = frames.iter().map(|frame| frame.body.len()).sum();
-        let mut body = Vec::with_capacity(bytes + 10);
-        let mut length = raw_bytes;
-        while length >= 0x80 {
-            body.push((length & 0x7f) as u8 | 0x80);
-            length >>= 7;
-        }
-        body.push((length & 0x7f) as u8);
-        for frame in &frames {
-            let preamble = frame.body.iter().take_while(|byte| **byte >= 0x80).count() + 1;
-            body.extend_from_slice(&frame.body[preamble..]);
-        }
+        let raw_bytes = frames.iter().map(|frame| u64::from(frame.raw_len)).sum();
+        let body = block::join(frames.iter().map(|frame| frame.body.as_slice()), raw_bytes);
         Push { frames, body }
     }
 

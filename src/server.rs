@@ -1,11 +1,15 @@
-//! The HTTP endpoints: `/ready` on `server.listen`, `/metrics` on `metrics.listen`.
+//! The HTTP endpoints: lines, `/health` and `/ready` on `server.listen`, `/metrics` on
+//! `metrics.listen`.
 
+use crate::receive::{self, Receiver};
 use glommio::net::TcpListener;
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode, header};
-use io::http::{self, Full};
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response, StatusCode};
+use io::http::{self, Connection, Doorman, Full};
 use perf::metrics::Metrics;
 use std::os::fd::{FromRawFd, IntoRawFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,22 +20,55 @@ pub struct Status {
     pub metrics: Metrics,
 }
 
-const OPTIONS: http::Options = http::Options {
-    connections_max: 64,
-    connection_time_max: Duration::from_secs(60),
+/// Nobody sends a body to `/metrics`, and few ask.
+const METRICS_OPTIONS: http::Options = http::Options {
     head_bytes_max: 16 << 10,
+    headers_max: 64,
+    head_time_max: Duration::from_secs(10),
+    idle_time_max: Duration::from_secs(120),
+    body_time_max: Duration::from_secs(10),
+    body_rate_min: 1,
+    answer_time_max: Duration::from_secs(30),
 };
+const METRICS_CONNECTIONS_MAX: usize = 64;
 
-/// Serves both listeners on the executor that calls it, until that ends.
-pub fn start(api: std::net::TcpListener, metrics: std::net::TcpListener, status: &Arc<Status>) {
-    let of_api = status.clone();
-    let of_metrics = status.clone();
-    let api = http::serve(listener(api), OPTIONS, move |request| answer_api(&of_api, &request));
-    let metrics = http::serve(listener(metrics), OPTIONS, move |request| {
-        answer_metrics(&of_metrics, &request)
-    });
-    glommio::spawn_local(api).detach();
-    glommio::spawn_local(metrics).detach();
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const EXPOSITION: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// Serves `server.listen` on the executor that calls it, until that ends.
+pub fn serve_api(
+    bound: std::net::TcpListener,
+    options: http::Options,
+    doorman: Arc<Doorman>,
+    status: Arc<Status>,
+    receiver: Receiver,
+) {
+    let receiver = Rc::new(receiver);
+    let answer = move |request: Request<Incoming>, connection: Rc<Connection>| {
+        let (receiver, status) = (receiver.clone(), status.clone());
+        async move {
+            if Receiver::knows(request.uri().path()) {
+                receiver.answer(request, &connection).await
+            } else {
+                answer_api(&status, &request)
+            }
+        }
+    };
+    glommio::spawn_local(http::serve(listener(bound), options, doorman, answer)).detach();
+}
+
+/// Serves `metrics.listen` likewise.
+pub fn serve_metrics(bound: std::net::TcpListener, status: Arc<Status>) {
+    let doorman = Doorman::new(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX);
+    let answer = move |request: Request<Incoming>, _| {
+        let status = status.clone();
+        async move { answer_metrics(&status, &request) }
+    };
+    let listener = listener(bound);
+    let served = http::serve(listener, METRICS_OPTIONS, Arc::new(doorman), answer);
+    glommio::spawn_local(served).detach();
 }
 
 fn listener(bound: std::net::TcpListener) -> TcpListener {
@@ -40,33 +77,32 @@ fn listener(bound: std::net::TcpListener) -> TcpListener {
 }
 
 fn answer_api(status: &Status, request: &Request<Incoming>) -> Response<Full> {
+    let ready = status.ready.load(Ordering::Acquire);
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/ready") if status.ready.load(Ordering::Acquire) => {
-            text(StatusCode::OK, "ready\n")
+        (&Method::GET | &Method::HEAD, "/ready") => {
+            let text = if ready { "ready\n" } else { "not ready: starting or stopping\n" };
+            receive::respond(code, TEXT, text)
         }
-        (&Method::GET, "/ready") => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
+        (&Method::GET | &Method::HEAD, "/health") => {
+            let state = if ready { "healthy" } else { "critical" };
+            let version = env!("CARGO_PKG_VERSION");
+            let body = format!("{{\"status\":\"{state}\",\"version\":\"{version}\"}}\n");
+            receive::respond(code, JSON, body)
         }
-        (_, "/ready") => text(StatusCode::METHOD_NOT_ALLOWED, "expected GET\n"),
-        _ => text(StatusCode::NOT_FOUND, "not found; there is GET /ready\n"),
+        (_, "/ready" | "/health") => {
+            receive::respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "expected GET\n")
+        }
+        _ => receive::no_endpoint(),
     }
 }
 
 fn answer_metrics(status: &Status, request: &Request<Incoming>) -> Response<Full> {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => Response::builder()
-            .header(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")
-            .body(Full::new(status.metrics.text()))
-            .expect("a valid response"),
-        (_, "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, "expected GET\n"),
-        _ => text(StatusCode::NOT_FOUND, "not found; there is GET /metrics\n"),
+        (&Method::GET, "/metrics") => {
+            receive::respond(StatusCode::OK, EXPOSITION, status.metrics.text())
+        }
+        (_, "/metrics") => receive::respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "expected GET\n"),
+        _ => receive::respond(StatusCode::NOT_FOUND, TEXT, "not found; there is GET /metrics\n"),
     }
-}
-
-fn text(status: StatusCode, body: &'static str) -> Response<Full> {
-    Response::builder()
-        .status(status)
-        .header(header::CONTENT_TYPE, "text/plain; charset=utf-8")
-        .body(Full::new(body))
-        .expect("a valid response")
 }

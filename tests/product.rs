@@ -4,6 +4,7 @@
 //! - [`files`]: what happens to files, every line arrives once;
 //! - [`lines`]: what stands in files, long, half and odd lines;
 //! - [`stops`]: SIGTERM and kill -9 at any moment;
+//! - [`http`]: what is pushed by HTTP;
 //! - [`sink`]: what Loki answers, or does not;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one.
@@ -11,6 +12,7 @@
 mod bed;
 
 mod files;
+mod http;
 mod lines;
 mod loki;
 mod setup;

@@ -55,7 +55,7 @@ fn a_wrong_configuration_is_refused_with_all_its_errors() {
         assert!(errors.contains("config.yaml:2: data_dir: expected an absolute path"), "{errors}");
         assert!(errors.contains("did you mean linger?"), "{errors}");
         assert!(
-            errors.trim_end().ends_with(&format!("4 errors in {}", file.display())),
+            errors.trim_end().ends_with(&format!("3 errors in {}", file.display())),
             "{errors}"
         );
     }

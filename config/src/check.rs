@@ -4,8 +4,8 @@ use crate::error::Problem;
 use crate::read::{Reader, Section, Text};
 use crate::tree::{Node, Value};
 use crate::{
-    Config, Cores, Egress, FileSource, Listen, Loki, LongLines, Shards, Sink, SinkKind, Sources,
-    StartAt, Wal,
+    Ack, Config, Cores, Egress, FileSource, Listen, Loki, LokiLimits, LongLines, Server,
+    ServerLimits, Shards, Sink, SinkKind, Sources, StartAt, Wal,
 };
 use serde::ser::{SerializeMap, Serializer};
 use std::collections::BTreeMap;
@@ -46,8 +46,8 @@ pub fn config(
         sources: sources(r, &mut root),
         sinks: sinks(r, &mut root),
         wal: wal(r, &mut root),
-        server: listen(r, &mut root, "server", 8401),
-        metrics: listen(r, &mut root, "metrics", 8001),
+        server: server(r, &mut root),
+        metrics: metrics(r, &mut root),
     };
     r.finish(root);
     check_together(r, &config);
@@ -118,9 +118,11 @@ fn is_auto(node: &Node) -> bool {
 }
 
 fn sources(r: &mut Reader<'_>, root: &mut Section) -> Sources {
+    let given = root.has("sources");
     let mut section = r.section(root, "sources");
     let files = r.section_list(&mut section, "files");
-    if files.is_empty() {
+    // Without the whole section, lines come by HTTP alone.
+    if files.is_empty() && given {
         let text = "expected at least one entry, found none";
         let problem = Problem::new(section.line, section.key("files"), text);
         r.problem(problem.hint("such as: - include: [\"/var/log/*.log\"]"));
@@ -267,6 +269,7 @@ fn sink(r: &mut Reader<'_>, name: String, mut section: Section) -> Option<Sink> 
         linger: r.duration(&mut section, "linger", 50 * MS, Duration::ZERO..=10 * SECOND),
         connections: r.integer(&mut section, "connections", 4, 1..=64),
         timeout: r.duration(&mut section, "timeout", 10 * SECOND, 100 * MS..=600 * SECOND),
+        limits: loki_limits(r, &mut section),
     };
     r.finish(section);
     Some(Sink { name, kind: SinkKind::Loki(loki) })
@@ -319,19 +322,94 @@ fn wal(r: &mut Reader<'_>, root: &mut Section) -> Wal {
     wal
 }
 
-fn listen(r: &mut Reader<'_>, root: &mut Section, key: &'static str, port: u16) -> Listen {
-    let mut section = r.section(root, key);
+fn loki_limits(r: &mut Reader<'_>, sink: &mut Section) -> LokiLimits {
+    let mut section = r.section(sink, "limits");
+    let s = &mut section;
+    let bytes = |r: &mut Reader<'_>, s: &mut Section, key, default, range| {
+        as_usize(r.bytes(s, key, default, range))
+    };
+    let limits = LokiLimits {
+        line_bytes_max: bytes(r, s, "line_bytes_max", 256 * KIB, KIB..=MIB),
+        label_names_max: r.integer(s, "label_names_max", LABELS_MAX, 1..=100),
+        label_name_bytes_max: bytes(r, s, "label_name_bytes_max", KIB, 16..=16 * KIB),
+        label_value_bytes_max: bytes(r, s, "label_value_bytes_max", 2 * KIB, 16..=64 * KIB),
+        metadata_bytes_max: bytes(r, s, "metadata_bytes_max", 64 * KIB, 0..=MIB),
+        metadata_pairs_max: r.integer(s, "metadata_pairs_max", 128, 0..=10_000),
+        age_max: r.duration(s, "age_max", 7 * 24 * HOUR, HOUR..=10 * 365 * 24 * HOUR),
+        future_max: r.duration(s, "future_max", 600 * SECOND, Duration::ZERO..=365 * 24 * HOUR),
+    };
+    r.finish(section);
+    limits
+}
+
+fn server(r: &mut Reader<'_>, root: &mut Section) -> Server {
+    let mut section = r.section(root, "server");
+    let s = &mut section;
+    let server = Server {
+        listen: listen(r, s, 8401),
+        ack: r.choice(
+            s,
+            "ack",
+            Ack::Durable,
+            &[("durable", Ack::Durable), ("memory", Ack::Memory)],
+        ),
+        labels: labels(r, s),
+        tenant_header: r.boolean(s, "tenant_header", false),
+        streams_max: r.integer(s, "streams_max", 5000, 1..=1_000_000),
+        rate_max: r.bytes(s, "rate_max", 0, 0..=100 * GIB),
+        client_rate_max: r.bytes(s, "client_rate_max", 0, 0..=100 * GIB),
+        limits: server_limits(r, s),
+    };
+    r.finish(section);
+    server
+}
+
+fn server_limits(r: &mut Reader<'_>, server: &mut Section) -> ServerLimits {
+    let mut section = r.section(server, "limits");
+    let s = &mut section;
+    let bytes = |r: &mut Reader<'_>, s: &mut Section, key, default, range| {
+        as_usize(r.bytes(s, key, default, range))
+    };
+    let limits = ServerLimits {
+        connections_max: r.integer(s, "connections_max", 10_240, 1..=1_000_000),
+        address_connections_max: r.integer(s, "address_connections_max", 1024, 1..=1_000_000),
+        // The parser's buffer is no smaller.
+        head_bytes_max: bytes(r, s, "head_bytes_max", 16 * KIB, 8 * KIB..=MIB),
+        headers_max: r.integer(s, "headers_max", 64, 1..=1000),
+        head_timeout: r.duration(s, "head_timeout", 10 * SECOND, SECOND..=HOUR),
+        idle_timeout: r.duration(s, "idle_timeout", 120 * SECOND, SECOND..=24 * HOUR),
+        body_bytes_max: bytes(r, s, "body_bytes_max", 16 * MIB, KIB..=256 * MIB),
+        bodies_bytes_max: bytes(r, s, "bodies_bytes_max", 64 * MIB, KIB..=64 * GIB),
+        body_timeout: r.duration(s, "body_timeout", 60 * SECOND, SECOND..=HOUR),
+        body_rate_min: r.bytes(s, "body_rate_min", KIB, 0..=GIB),
+        decoded_bytes_max: bytes(r, s, "decoded_bytes_max", 32 * MIB, KIB..=GIB),
+        decoded_ratio_max: r.integer(s, "decoded_ratio_max", 100, 1..=2000),
+        json_depth_max: r.integer(s, "json_depth_max", 16, 5..=100),
+        request_streams_max: r.integer(s, "request_streams_max", 10_000, 1..=1_000_000),
+        request_lines_max: r.integer(s, "request_lines_max", 500_000, 1..=10_000_000),
+        answer_timeout: r.duration(s, "answer_timeout", 10 * SECOND, SECOND..=HOUR),
+    };
+    r.finish(section);
+    limits
+}
+
+fn metrics(r: &mut Reader<'_>, root: &mut Section) -> Listen {
+    let mut section = r.section(root, "metrics");
+    let listen = listen(r, &mut section, 8001);
+    r.finish(section);
+    Listen { listen }
+}
+
+fn listen(r: &mut Reader<'_>, section: &mut Section, port: u16) -> SocketAddr {
     let default = SocketAddr::from(([127, 0, 0, 1], port));
-    let listen = match r.text(&mut section, "listen", "an address") {
+    match r.text(section, "listen", "an address") {
         None => default,
         Some(text) => text.text.parse().unwrap_or_else(|_| {
             let problem = text.problem("an IP address and a port");
             r.problem(problem.hint(format!("such as {default}, 0.0.0.0:{port} or [::]:{port}")));
             default
         }),
-    };
-    r.finish(section);
-    Listen { listen }
+    }
 }
 
 /// What no key can be checked for alone.

@@ -36,7 +36,7 @@ pub struct Config {
     #[serde(serialize_with = "check::print_sinks")]
     pub sinks: Vec<Sink>,
     pub wal: Wal,
-    pub server: Listen,
+    pub server: Server,
     pub metrics: Listen,
 }
 
@@ -126,6 +126,26 @@ pub struct Loki {
     pub connections: usize,
     #[serde(serialize_with = "units::print_duration")]
     pub timeout: Duration,
+    pub limits: LokiLimits,
+}
+
+/// What Loki refuses, as its operator has set it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LokiLimits {
+    #[serde(serialize_with = "units::print_bytes")]
+    pub line_bytes_max: usize,
+    pub label_names_max: usize,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub label_name_bytes_max: usize,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub label_value_bytes_max: usize,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub metadata_bytes_max: usize,
+    pub metadata_pairs_max: usize,
+    #[serde(serialize_with = "units::print_duration")]
+    pub age_max: Duration,
+    #[serde(serialize_with = "units::print_duration")]
+    pub future_max: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -138,6 +158,63 @@ pub struct Wal {
     pub commit_interval: Duration,
     #[serde(serialize_with = "units::print_bytes")]
     pub ring_bytes_max: u64,
+}
+
+/// Where lines may be pushed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub ack: Ack,
+    pub labels: BTreeMap<String, String>,
+    /// Whether a request may name its tenant.
+    pub tenant_header: bool,
+    /// Of a shard.
+    pub streams_max: usize,
+    /// Bytes of bodies a second, of all clients and of each; 0: any number.
+    #[serde(serialize_with = "units::print_bytes")]
+    pub rate_max: u64,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub client_rate_max: u64,
+    pub limits: ServerLimits,
+}
+
+/// When a push is answered with success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ack {
+    Durable,
+    Memory,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ServerLimits {
+    pub connections_max: usize,
+    pub address_connections_max: usize,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub head_bytes_max: usize,
+    pub headers_max: usize,
+    #[serde(serialize_with = "units::print_duration")]
+    pub head_timeout: Duration,
+    #[serde(serialize_with = "units::print_duration")]
+    pub idle_timeout: Duration,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub body_bytes_max: usize,
+    /// Of all bodies that a shard reads at once.
+    #[serde(serialize_with = "units::print_bytes")]
+    pub bodies_bytes_max: usize,
+    #[serde(serialize_with = "units::print_duration")]
+    pub body_timeout: Duration,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub body_rate_min: u64,
+    #[serde(serialize_with = "units::print_bytes")]
+    pub decoded_bytes_max: usize,
+    pub decoded_ratio_max: usize,
+    pub json_depth_max: usize,
+    pub request_streams_max: usize,
+    pub request_lines_max: usize,
+    /// How long the disk is waited for.
+    #[serde(serialize_with = "units::print_duration")]
+    pub answer_timeout: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -7,6 +7,7 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use std::cell::RefCell;
 
 /// Latency buckets from 100 us to 60 s; 500 ms, the objective, is an edge.
 const LATENCY_BUCKETS_S: [f64; 18] = [
@@ -56,9 +57,9 @@ metrics! {
     /// Of one shard.
     Shard by "shard" {
         lines: counter "log_capturer_logs_processed_total"
-            "Lines taken in from sources.",
+            "Lines taken in from files and requests.",
         bytes: counter "log_capturer_source_bytes_total"
-            "Bytes taken in from sources, line ends included.",
+            "Bytes taken in: of files with line ends, of requests the lines alone.",
         lines_cut: counter "log_capturer_lines_cut_total"
             "Lines over line_bytes_max that were split or truncated.",
         bytes_truncated: counter "log_capturer_truncated_bytes_total"
@@ -128,9 +129,38 @@ metrics! {
     }
 }
 
+/// Of the requests that one shard answers; the counters are shared.
+#[derive(Clone)]
+pub struct Receive {
+    requests: IntCounterVec,
+    refused: IntCounterVec,
+    /// Those counted before, so that no request looks them up behind a lock.
+    known: RefCell<Vec<(&'static str, u16, IntCounter)>>,
+}
+
+impl Receive {
+    /// One request was answered with this status.
+    pub fn request(&self, endpoint: &'static str, code: u16) {
+        let mut known = self.known.borrow_mut();
+        if let Some((.., counter)) = known.iter().find(|(e, c, _)| (*e, *c) == (endpoint, code)) {
+            return counter.inc();
+        }
+        let counter = self.requests.with_label_values(&[endpoint, &code.to_string()]);
+        counter.inc();
+        known.push((endpoint, code, counter));
+    }
+
+    /// So many lines were refused.
+    pub fn refused(&self, reason: &str, lines: u64) {
+        self.refused.with_label_values(&[reason]).inc_by(lines);
+    }
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
+    requests: IntCounterVec,
+    refused: IntCounterVec,
     pub shards: Vec<Shard>,
     pub sinks: Vec<Sink>,
     pub missing_sources: IntCounter,
@@ -149,6 +179,11 @@ impl Metrics {
         .expect("a valid name");
         build.with_label_values(&[version]).set(1);
         registry.register(Box::new(build)).expect("each name is used once");
+        let family = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid name");
+            registry.register(Box::new(family.clone())).expect("each name is used once");
+            family
+        };
         let counter = |name: &str, help: &str| {
             let counter = IntCounter::new(name, help).expect("a valid name");
             registry.register(Box::new(counter.clone())).expect("each name is used once");
@@ -163,10 +198,27 @@ impl Metrics {
                 "log_capturer_inotify_overflows_total",
                 "Times inotify lost events or watches; the reconcile makes up for it.",
             ),
+            requests: family(
+                "log_capturer_http_requests_total",
+                "Requests to send lines, by endpoint and status.",
+                &["endpoint", "code"],
+            ),
+            refused: family(
+                "log_capturer_lines_refused_total",
+                "Pushed lines that were refused because Loki would refuse them, by its reason.",
+                &["reason"],
+            ),
             shards: Shard::all(&registry, &numbers),
             sinks: Sink::all(&registry, sinks),
             registry,
         }
+    }
+
+    /// For the requests that one shard answers.
+    #[must_use]
+    pub fn receive(&self) -> Receive {
+        let (requests, refused) = (self.requests.clone(), self.refused.clone());
+        Receive { requests, refused, known: RefCell::default() }
     }
 
     /// The Prometheus text format, version 0.0.4.

@@ -9,5 +9,6 @@ pub mod executor;
 
 pub mod bell;
 pub mod credit;
+pub mod rate;
 pub mod ring;
 pub mod stop;

@@ -1,0 +1,295 @@
+//! Where pushed lines wait for the next commit: what came while the last one was under way becomes
+//! one frame of each tenant, and one sync answers all its requests.
+
+use crate::batch::Batch;
+use crate::block::{self, Block};
+use io::format::Seq;
+use io::wal::Sealed;
+use shards::bell::LocalBell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A block is closed when its lines hold this much.
+    pub block_raw_bytes: usize,
+    /// Blocks are joined into frames of at most this much, before compression.
+    pub frame_raw_bytes: usize,
+    /// More is not taken before what is here was appended.
+    pub bytes_max: usize,
+}
+
+/// Why lines were not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotStored {
+    #[error("the write-ahead log has used up its quota or its disk; try again later")]
+    Full,
+    #[error("the disk takes too long; the lines may be stored all the same")]
+    TimedOut,
+    #[error("starting: the write-ahead log is being recovered")]
+    Starting,
+    #[error("shutting down")]
+    Closed,
+}
+
+/// Some lines on their way to the disk.
+#[derive(Debug, Clone)]
+pub struct Ticket(Rc<Cell<Way>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Waiting,
+    Appended(Seq),
+    Refused,
+}
+
+/// What waits of one tenant, in the order in which it came.
+#[derive(Default)]
+pub struct Pending {
+    blocks: Vec<Block>,
+    batch: Batch,
+    oldest_arrival_ns: Option<i64>,
+}
+
+/// The lines pushed to one shard that are not in its log yet.
+pub struct Intake {
+    options: Options,
+    tenants: RefCell<BTreeMap<String, Pending>>,
+    /// Of all tenants: blocks as they are, lines before compression.
+    bytes: Cell<usize>,
+    ticket: RefCell<Ticket>,
+    durable: Cell<Seq>,
+    /// Rung when something came.
+    moved: Rc<LocalBell>,
+    /// Rung when something became durable, was refused, or may have timed out.
+    settled: LocalBell,
+    state: Cell<State>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum State {
+    /// The log is being recovered.
+    Starting,
+    Open,
+    /// The disk is full.
+    Full,
+    /// Nothing comes any more.
+    Closed,
+}
+
+/// Tenants whose buffers are kept for the next time.
+const TENANTS_KEPT_MAX: usize = 16;
+
+impl Ticket {
+    fn new() -> Ticket {
+        Ticket(Rc::new(Cell::new(Way::Waiting)))
+    }
+}
+
+impl Pending {
+    /// For lines, an element at a time; see [`Pending::cut`].
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// Closes the block under way where it is large enough.
+    pub fn cut(&mut self, raw_bytes: usize) {
+        if self.batch.raw_bytes() >= raw_bytes {
+            self.close_block();
+        }
+    }
+
+    /// Takes in a block as it came.
+    pub fn add(&mut self, block: Block, arrival_ns: i64) {
+        self.close_block();
+        self.arrived(arrival_ns);
+        self.blocks.push(block);
+    }
+
+    fn close_block(&mut self) {
+        if !self.batch.is_empty() {
+            self.arrived(self.batch.oldest_arrival_ns());
+            self.blocks.push(self.batch.compress());
+        }
+    }
+
+    fn arrived(&mut self, ns: i64) {
+        self.oldest_arrival_ns = Some(self.oldest_arrival_ns.map_or(ns, |oldest| oldest.min(ns)));
+    }
+
+    fn bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.body.len()).sum::<usize>() + self.batch.raw_bytes()
+    }
+
+    /// Everything, as frames of `tenant`.
+    fn seal(&mut self, tenant: &str, frame_raw_bytes: usize) -> Vec<Sealed> {
+        self.close_block();
+        let Some(oldest_arrival_ns) = self.oldest_arrival_ns.take() else { return Vec::new() };
+        let mut frames = Vec::new();
+        let mut blocks = std::mem::take(&mut self.blocks).into_iter().peekable();
+        while let Some(first) = blocks.next() {
+            let mut raw_bytes = first.raw_len as usize;
+            let mut joined = vec![first];
+            while let Some(next) =
+                blocks.next_if(|next| raw_bytes + next.raw_len as usize <= frame_raw_bytes)
+            {
+                raw_bytes += next.raw_len as usize;
+                joined.push(next);
+            }
+            let entries = joined.iter().map(|block| block.entries).sum();
+            let body = match &mut joined[..] {
+                [alone] => std::mem::take(&mut alone.body),
+                many => block::join(many.iter().map(|block| &block.body[..]), raw_bytes as u64),
+            };
+            frames.push(Sealed {
+                meta: tenant.as_bytes().to_vec(),
+                tag_len: u16::try_from(tenant.len()).expect("a tenant's name is short"),
+                body,
+                raw_len: u32::try_from(raw_bytes).expect("a frame is small"),
+                entries,
+                stream: 0,
+                oldest_arrival_ns,
+            });
+        }
+        frames
+    }
+}
+
+impl Intake {
+    #[must_use]
+    pub fn new(options: Options) -> Intake {
+        Intake {
+            options,
+            tenants: RefCell::default(),
+            bytes: Cell::new(0),
+            ticket: RefCell::new(Ticket::new()),
+            durable: Cell::new(Seq::NONE),
+            moved: Rc::default(),
+            settled: LocalBell::default(),
+            state: Cell::new(State::Starting),
+        }
+    }
+
+    /// Rung when something came.
+    #[must_use]
+    pub fn moved(&self) -> Rc<LocalBell> {
+        self.moved.clone()
+    }
+
+    /// Whether lines may come now.
+    pub fn check(&self) -> Result<(), NotStored> {
+        match self.state.get() {
+            State::Open => Ok(()),
+            State::Starting => Err(NotStored::Starting),
+            State::Full => Err(NotStored::Full),
+            State::Closed => Err(NotStored::Closed),
+        }
+    }
+
+    /// The log is there: lines may come.
+    pub fn open(&self, durable: Seq) {
+        self.durable.set(durable);
+        self.state.set(State::Open);
+    }
+
+    /// Whether the disk is full: then nothing is taken until it is not.
+    pub fn full(&self, full: bool) {
+        if self.state.get() < State::Closed {
+            self.state.set(if full { State::Full } else { State::Open });
+        }
+    }
+
+    /// No lines come any more.
+    pub fn close(&self) {
+        self.state.set(State::Closed);
+        self.moved.ring();
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.get() == 0
+    }
+
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Waits until there is room for more lines.
+    pub async fn room(&self, deadline: Instant) -> Result<(), NotStored> {
+        self.settled
+            .until(|| match self.check() {
+                Ok(()) if self.bytes.get() >= self.options.bytes_max => {
+                    (Instant::now() >= deadline).then_some(Err(NotStored::TimedOut))
+                }
+                known => Some(known),
+            })
+            .await
+    }
+
+    /// Takes lines of `tenant` in: `put` appends them. The ticket tells when they are durable.
+    pub fn take<T>(&self, tenant: &str, put: impl FnOnce(&mut Pending) -> T) -> (T, Ticket) {
+        let mut tenants = self.tenants.borrow_mut();
+        if !tenants.contains_key(tenant) {
+            tenants.insert(tenant.to_owned(), Pending::default());
+        }
+        let pending = tenants.get_mut(tenant).expect("just made where there was none");
+        let before = pending.bytes();
+        let done = put(pending);
+        self.bytes.set(self.bytes.get() + pending.bytes() - before);
+        self.moved.ring();
+        (done, self.ticket.borrow().clone())
+    }
+
+    /// Hands everything over to the log, which gives back what it has no room for.
+    pub fn seal(&self, mut append: impl FnMut(Sealed) -> Result<Seq, Sealed>) {
+        if self.is_empty() {
+            return;
+        }
+        let ticket = self.ticket.replace(Ticket::new());
+        let mut way = Way::Refused;
+        let mut tenants = self.tenants.borrow_mut();
+        'all: for (tenant, pending) in tenants.iter_mut() {
+            for frame in pending.seal(tenant, self.options.frame_raw_bytes) {
+                match append(frame) {
+                    Ok(seq) => way = Way::Appended(seq),
+                    Err(_) => {
+                        // Whoever pushed it is told, and has it still.
+                        way = Way::Refused;
+                        break 'all;
+                    }
+                }
+            }
+        }
+        if way == Way::Refused || tenants.len() > TENANTS_KEPT_MAX {
+            tenants.clear();
+        }
+        self.bytes.set(0);
+        ticket.0.set(way);
+        self.settled.ring();
+    }
+
+    /// Everything up to `durable` stands on the disk.
+    pub fn committed(&self, durable: Seq) {
+        self.durable.set(durable);
+        self.settled.ring();
+    }
+
+    /// Whoever waits looks whether it did so for too long.
+    pub fn look_at_clock(&self) {
+        self.settled.ring();
+    }
+
+    /// Waits until the lines of a ticket stand on the disk.
+    pub async fn durable(&self, ticket: &Ticket, deadline: Instant) -> Result<(), NotStored> {
+        self.settled
+            .until(|| match ticket.0.get() {
+                Way::Refused => Some(Err(NotStored::Full)),
+                Way::Appended(seq) if seq <= self.durable.get() => Some(Ok(())),
+                _ => (Instant::now() >= deadline).then_some(Err(NotStored::TimedOut)),
+            })
+            .await
+    }
+}

@@ -1,0 +1,280 @@
+//! Entries on their way from a request into the intake: checked, relabelled where they must be, and
+//! given a timestamp where they have none.
+
+use super::admit::{Door, Measure, Refusal, Refused};
+use super::{json, lines, logs, push};
+use crate::batch::put_metadata;
+use crate::intake::Pending;
+use crate::labels::{self, Pair};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+/// The streams that came in the last hour, by their hash.
+pub struct Streams {
+    max: usize,
+    seen: HashMap<u64, Instant>,
+    hasher: RandomState,
+    /// When it was last full of streams that are still in use.
+    full_at: Option<Instant>,
+}
+
+/// A stream that nobody pushed to for this long counts no more.
+const STREAM_TIME_MAX: Duration = Duration::from_secs(3600);
+/// How often a full table is looked over for such.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// The stream for the entries of streams beyond the limit, whose labels they have as metadata.
+const OVERFLOW_LABEL: &str = "log_capturer_overflow";
+const OVERFLOW_METADATA: &str = "overflow_labels";
+
+impl Streams {
+    pub fn new(max: usize) -> Streams {
+        Streams { max, seen: HashMap::new(), hasher: RandomState::new(), full_at: None }
+    }
+
+    /// Whether there is room for a stream with these labels, in whatever order.
+    pub fn admit(&mut self, pairs: &[Pair<'_>]) -> bool {
+        let hash = pairs.iter().fold(0_u64, |sum, (name, value)| {
+            sum.wrapping_add(self.hasher.hash_one((name, value.as_ref())))
+        });
+        let now = Instant::now();
+        if let Some(seen) = self.seen.get_mut(&hash) {
+            *seen = now;
+            return true;
+        }
+        if self.seen.len() >= self.max {
+            if self.full_at.is_some_and(|at| now.duration_since(at) < LOOK_INTERVAL) {
+                return false;
+            }
+            self.seen.retain(|_, seen| now.duration_since(*seen) < STREAM_TIME_MAX);
+            if self.seen.len() >= self.max {
+                self.full_at = Some(now);
+                return false;
+            }
+        }
+        self.seen.insert(hash, now);
+        true
+    }
+}
+
+/// Gives timestamps: strictly increasing, and no two shards the same.
+#[derive(Clone)]
+pub struct Stamps<'a> {
+    last_ns: &'a Cell<i64>,
+    now_ns: i64,
+    shard: i64,
+    shards: i64,
+}
+
+impl Stamps<'_> {
+    pub fn new(last_ns: &Cell<i64>, now_ns: i64, shard: u32, shards: u32) -> Stamps<'_> {
+        Stamps { last_ns, now_ns, shard: shard.into(), shards: shards.into() }
+    }
+
+    fn next(&self) -> i64 {
+        let least = self.now_ns.max(self.last_ns.get() + 1);
+        let next = least + (self.shard - least).rem_euclid(self.shards);
+        self.last_ns.set(next);
+        next
+    }
+}
+
+/// The entries of one request.
+pub struct Arrival<'a> {
+    door: &'a Door<'a>,
+    fixed: &'a [(String, String)],
+    streams: &'a mut Streams,
+    stamps: Stamps<'a>,
+    pending: &'a mut Pending,
+    block_raw_bytes: usize,
+    /// Metadata of the entry at hand, encoded.
+    metadata: Vec<u8>,
+    lines: u64,
+    bytes: u64,
+    refused: Refused,
+}
+
+/// A stream that may come in, under these labels.
+struct Admitted {
+    labels: String,
+    /// Its own, where it goes into the overflow stream.
+    overflow: Option<String>,
+}
+
+impl<'a> Arrival<'a> {
+    pub fn new(
+        door: &'a Door<'a>,
+        fixed: &'a [(String, String)],
+        streams: &'a mut Streams,
+        stamps: Stamps<'a>,
+        pending: &'a mut Pending,
+        block_raw_bytes: usize,
+    ) -> Arrival<'a> {
+        Arrival {
+            door,
+            fixed,
+            streams,
+            stamps,
+            pending,
+            block_raw_bytes,
+            metadata: Vec::new(),
+            lines: 0,
+            bytes: 0,
+            refused: Refused::default(),
+        }
+    }
+
+    /// How many lines and bytes of lines came in, and what did not.
+    pub fn done(self) -> (u64, u64, Refused) {
+        (self.lines, self.bytes, self.refused)
+    }
+
+    fn admit<'p>(&mut self, mut pairs: Vec<Pair<'p>>) -> Result<Admitted, Refusal>
+    where
+        'a: 'p,
+    {
+        pairs.retain(|(name, value)| {
+            // Loki takes an empty label for none.
+            !value.is_empty() && self.fixed.iter().all(|(fixed, _)| fixed != name)
+        });
+        let fixed = self.fixed.iter();
+        pairs.extend(fixed.map(|(name, value)| (name.as_str(), Cow::from(value.as_str()))));
+        pairs.sort();
+        let labels = labels::render_pairs(&pairs);
+        self.door.labels(&labels, &pairs)?;
+        if self.streams.admit(&pairs) {
+            return Ok(Admitted { labels, overflow: None });
+        }
+        let mut common: Vec<Pair<'_>> = vec![(OVERFLOW_LABEL, "true".into())];
+        let fixed = self.fixed.iter();
+        common.extend(fixed.map(|(name, value)| (name.as_str(), Cow::from(value.as_str()))));
+        common.sort();
+        Ok(Admitted { labels: labels::render_pairs(&common), overflow: Some(labels) })
+    }
+
+    pub fn encoded_stream(&mut self, stream: &push::Stream<'_>) {
+        let entries = stream.encoded().map(|(entry, measure)| (measure, Entry::Encoded(entry)));
+        self.stream(stream.pairs.clone(), stream.entries, entries);
+    }
+
+    pub fn json_stream(&mut self, stream: &json::Stream<'_>) {
+        let pairs = stream.stream.iter().map(|(name, value)| (*name, Cow::from(*value)));
+        let entries = stream
+            .values
+            .iter()
+            .map(|entry| (entry.measure(), Entry::Parts(entry.line.as_bytes(), &entry.metadata)));
+        self.stream(pairs.collect(), stream.values.len(), entries);
+    }
+
+    /// Lines that are given their timestamps here.
+    pub fn lines(&mut self, pairs: Vec<Pair<'_>>, text: &[u8]) {
+        let stamps = self.stamps.clone();
+        let entries = lines::of(text).map(|line| {
+            let stamp_ns = stamps.next();
+            let measure = Measure { stamp_ns, line_bytes: line.len(), ..Measure::default() };
+            (measure, Entry::Parts(line, &[]))
+        });
+        self.stream(pairs, lines::of(text).count(), entries);
+    }
+
+    pub fn log(&mut self, entry: &logs::Entry<'_>) {
+        let pairs = entry.labels.iter().map(|(name, value)| (*name, Cow::from(value.as_str())));
+        let stamp_ns = entry.stamp_ns.unwrap_or_else(|| self.stamps.next());
+        let measure = Measure { stamp_ns, line_bytes: entry.line.len(), ..Measure::default() };
+        let entries = std::iter::once((measure, Entry::Parts(entry.line.as_bytes(), &[])));
+        self.stream(pairs.collect(), 1, entries);
+    }
+
+    /// `count` entries of one stream; in elements no larger than a block.
+    fn stream<'p, 'b>(
+        &mut self,
+        pairs: Vec<Pair<'p>>,
+        count: usize,
+        entries: impl Iterator<Item = (Measure, Entry<'b>)>,
+    ) where
+        'a: 'p,
+    {
+        if count == 0 {
+            return;
+        }
+        let admitted = match self.admit(pairs) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.refused.add(&refusal, count as u64),
+        };
+        let mut entries = entries.peekable();
+        while entries.peek().is_some() {
+            let batch = self.pending.batch();
+            let room = self.block_raw_bytes.saturating_sub(batch.raw_bytes());
+            let mut element = batch.element(&admitted.labels, self.stamps.now_ns);
+            let mut taken = 0;
+            while taken <= room
+                && let Some((measure, entry)) = entries.next()
+            {
+                if let Err(refusal) = self.door.entry(&admitted.labels, &measure) {
+                    self.refused.add(&refusal, 1);
+                    continue;
+                }
+                self.metadata.clear();
+                if let Entry::Parts(_, metadata) = entry {
+                    metadata.iter().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
+                }
+                if let Some(labels) = &admitted.overflow {
+                    put_metadata(&mut self.metadata, OVERFLOW_METADATA, labels);
+                }
+                match entry {
+                    Entry::Encoded(entry) => element.push_encoded(entry, &self.metadata),
+                    Entry::Parts(line, _) => element.push(measure.stamp_ns, line, &self.metadata),
+                }
+                taken += measure.line_bytes + self.metadata.len();
+                self.lines += 1;
+                self.bytes += measure.line_bytes as u64;
+            }
+            drop(element);
+            self.pending.cut(self.block_raw_bytes);
+        }
+    }
+}
+
+/// An entry as it came.
+enum Entry<'a> {
+    Encoded(&'a [u8]),
+    /// Its line and its metadata.
+    Parts(&'a [u8], &'a [(&'a str, &'a str)]),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_shards_give_the_same_timestamp() {
+        let mut all = Vec::new();
+        for shard in 0..3 {
+            let last = Cell::new(0);
+            let mut given = Vec::new();
+            for now in [1000, 1000, 900, 1001, 5000] {
+                given.push(Stamps::new(&last, now, shard, 3).next());
+            }
+            assert!(given.is_sorted_by(|a, b| a < b), "{given:?}");
+            assert!(given[4] >= 5000);
+            all.extend(given);
+        }
+        all.sort_unstable();
+        assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
+    }
+
+    #[test]
+    fn streams_beyond_the_limit_are_told() {
+        let mut streams = Streams::new(2);
+        let one = |value: &'static str| vec![("a", Cow::from(value))];
+        assert!(streams.admit(&one("1")) && streams.admit(&one("2")));
+        assert!(!streams.admit(&one("3")));
+        assert!(streams.admit(&one("1")), "known ones go on");
+        let (ab, ba) =
+            ([("a", "1".into()), ("b", "2".into())], [("b", "2".into()), ("a", "1".into())]);
+        let mut streams = Streams::new(1);
+        assert!(streams.admit(&ab) && streams.admit(&ba), "the order of labels is nothing");
+    }
+}

@@ -1,0 +1,91 @@
+//! Protobuf as it stands in the bytes: fields of a message, one after the other, nothing copied.
+
+/// Why bytes are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("a message ends in the middle of a field")]
+    Short,
+    #[error("a number has more than ten bytes")]
+    LongNumber,
+    #[error("a field has wire type {0}, which no message has")]
+    WireType(u8),
+    #[error("a field has the number 0")]
+    FieldZero,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    /// Of four or eight bytes; no field that is read here has such a value.
+    Fixed,
+}
+
+/// The fields of a message, in their order.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    #[must_use]
+    pub fn of(message: &'a [u8]) -> Fields<'a> {
+        Fields(message)
+    }
+
+    fn number(&mut self) -> Result<u64, WireError> {
+        // Most tags and lengths are one byte.
+        if let Some((byte, rest)) = self.0.split_first()
+            && *byte < 0x80
+        {
+            self.0 = rest;
+            return Ok(u64::from(*byte));
+        }
+        let mut value = 0;
+        for (at, byte) in self.0.iter().enumerate().take(10) {
+            value |= u64::from(byte & 0x7f) << (7 * at);
+            if *byte < 0x80 {
+                self.0 = &self.0[at + 1..];
+                return Ok(value);
+            }
+        }
+        Err(if self.0.len() < 10 { WireError::Short } else { WireError::LongNumber })
+    }
+
+    fn bytes(&mut self, len: u64) -> Result<&'a [u8], WireError> {
+        let len = usize::try_from(len).map_err(|_| WireError::Short)?;
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or(WireError::Short)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn field(&mut self) -> Result<(u64, Value<'a>), WireError> {
+        let tag = self.number()?;
+        let value = match (tag & 7) as u8 {
+            0 => Value::Number(self.number()?),
+            1 => self.bytes(8).map(|_| Value::Fixed)?,
+            2 => {
+                let len = self.number()?;
+                Value::Bytes(self.bytes(len)?)
+            }
+            5 => self.bytes(4).map(|_| Value::Fixed)?,
+            other => return Err(WireError::WireType(other)),
+        };
+        if tag >> 3 == 0 { Err(WireError::FieldZero) } else { Ok((tag >> 3, value)) }
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u64, Value<'a>), WireError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            // Nothing behind it has a meaning.
+            self.0 = &[];
+        }
+        Some(field)
+    }
+}
