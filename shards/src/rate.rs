@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Rate {
     units_per_second: u64,
-    /// When everything that passed is paid for, in nanoseconds of [`Clock`].
+    /// When everything that passed is paid for, in nanoseconds since the start of [`Rates`].
     paid_at: AtomicU64,
 }
 

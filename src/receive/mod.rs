@@ -396,15 +396,20 @@ impl Receiver {
         query: &lines::Query,
     ) -> Result<Taken, Error> {
         let body = body::decode(encoding, body, self.options.body)?;
-        let found = lines::count(&body);
-        if found > self.options.size.entries_max {
-            let what = "too many lines in one request";
-            return Err(BadPush::TooMany { what, found, max: self.options.size.entries_max }.into());
-        }
+        self.check_lines(&body)?;
         Ok(self.arrive(tenant, &self.door(), |arrival| {
             let pairs = query.labels.iter().map(|(n, v)| (n.as_str(), v.as_str().into()));
             arrival.lines(pairs.collect(), &body);
         }))
+    }
+
+    /// No more lines than a request may have: before anything is made of each.
+    fn check_lines(&self, body: &[u8]) -> Result<(), BadPush> {
+        let (found, max) = (lines::count(body), self.options.size.entries_max);
+        if found > max {
+            return Err(BadPush::TooMany { what: "too many lines in one request", found, max });
+        }
+        Ok(())
     }
 
     fn take_logs(
@@ -417,6 +422,7 @@ impl Receiver {
         let mut body = body::decode(encoding, body, self.options.body)?;
         let depth_max = self.options.json_depth_max;
         let parsed = if many {
+            self.check_lines(&body)?;
             lines::of_mut(&mut body)
                 .map(|line| json::read::<json::Log<'_>>(line, depth_max))
                 .collect::<Result<Vec<_>, _>>()
