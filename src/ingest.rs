@@ -114,7 +114,7 @@ pub async fn run(
     report(options.number, &found);
     let handoff = Handoff::new(links.lane.clone(), options.ring_bytes_max, &wal);
     recovered(found);
-    intake.open(wal.ladder().durable.0);
+    intake.open();
     let shard = Rc::new(Shard {
         options,
         links,
@@ -320,11 +320,13 @@ impl Shard {
             if let Some(wait) =
                 last.and_then(|last| self.options.commit_interval.checked_sub(last.elapsed()))
             {
-                glommio::timer::sleep(wait).await;
+                let time = glommio::timer::sleep(wait);
+                futures_lite::future::or(self.intake.urgent(), time).await;
             }
             let started = Instant::now();
             last = Some(started);
-            self.intake.seal(|frame| self.append_pushed(frame, &mut full));
+            let lost = self.intake.seal(|frame| self.append_pushed(frame, &mut full));
+            self.links.counts.lines_unstored.inc_by(lost);
             match self.wal.commit().await? {
                 Committed::Durable(frames) => {
                     full = false;

@@ -7,7 +7,7 @@ use io::format::Seq;
 use io::wal::Sealed;
 use shards::bell::LocalBell;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -34,14 +34,24 @@ pub enum NotStored {
     Closed,
 }
 
-/// Some lines on their way to the disk.
-#[derive(Debug, Clone)]
-pub struct Ticket(Rc<Cell<Way>>);
+/// Some lines on their way to the disk, with all that share their commit.
+#[derive(Clone)]
+pub struct Ticket(Rc<Group>);
+
+/// What became of the lines that share a commit.
+struct Group {
+    way: Cell<Way>,
+    /// Lines that were answered already: if they are refused, nobody is told.
+    left: Cell<u64>,
+    /// Heard by those who wait for this commit, and by nobody else.
+    settled: LocalBell,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Waiting,
     Appended(Seq),
+    Durable,
     Refused,
 }
 
@@ -59,12 +69,18 @@ pub struct Intake {
     tenants: RefCell<BTreeMap<String, Pending>>,
     /// Of all tenants: blocks as they are, lines before compression.
     bytes: Cell<usize>,
+    /// Of what came since the last commit began.
     ticket: RefCell<Ticket>,
-    durable: Cell<Seq>,
+    /// What was appended and is not durable, in its order.
+    appended: RefCell<VecDeque<Ticket>>,
+    /// Answers that wait for the next commit.
+    awaited: Cell<usize>,
     /// Rung when something came.
     moved: Rc<LocalBell>,
-    /// Rung when something became durable, was refused, or may have timed out.
-    settled: LocalBell,
+    /// Rung when enough answers wait.
+    urgent: LocalBell,
+    /// Rung when there is room again.
+    room: LocalBell,
     state: Cell<State>,
 }
 
@@ -82,9 +98,23 @@ enum State {
 /// Tenants whose buffers are kept for the next time.
 const TENANTS_KEPT_MAX: usize = 16;
 
+/// So many answers that wait are worth a commit before its time.
+const AWAITED_MAX: usize = 16;
+
 impl Ticket {
     fn new() -> Ticket {
-        Ticket(Rc::new(Cell::new(Way::Waiting)))
+        let (way, left) = (Cell::new(Way::Waiting), Cell::new(0));
+        Ticket(Rc::new(Group { way, left, settled: LocalBell::default() }))
+    }
+
+    /// Nobody waits for these lines.
+    pub fn leave(&self, lines: u64) {
+        self.0.left.set(self.0.left.get() + lines);
+    }
+
+    fn settle(&self, way: Way) {
+        self.0.way.set(way);
+        self.0.settled.ring();
     }
 }
 
@@ -165,9 +195,11 @@ impl Intake {
             tenants: RefCell::default(),
             bytes: Cell::new(0),
             ticket: RefCell::new(Ticket::new()),
-            durable: Cell::new(Seq::NONE),
+            appended: RefCell::default(),
+            awaited: Cell::new(0),
             moved: Rc::default(),
-            settled: LocalBell::default(),
+            urgent: LocalBell::default(),
+            room: LocalBell::default(),
             state: Cell::new(State::Starting),
         }
     }
@@ -189,8 +221,7 @@ impl Intake {
     }
 
     /// The log is there: lines may come.
-    pub fn open(&self, durable: Seq) {
-        self.durable.set(durable);
+    pub fn open(&self) {
         self.state.set(State::Open);
     }
 
@@ -217,9 +248,14 @@ impl Intake {
         &self.options
     }
 
+    /// Waits until so many answers wait that the next commit is not to be put off.
+    pub async fn urgent(&self) {
+        self.urgent.until(|| (self.awaited.get() >= AWAITED_MAX).then_some(())).await;
+    }
+
     /// Waits until there is room for more lines.
     pub async fn room(&self, deadline: Instant) -> Result<(), NotStored> {
-        self.settled
+        self.room
             .until(|| match self.check() {
                 Ok(()) if self.bytes.get() >= self.options.bytes_max => {
                     (Instant::now() >= deadline).then_some(Err(NotStored::TimedOut))
@@ -243,10 +279,11 @@ impl Intake {
         (done, self.ticket.borrow().clone())
     }
 
-    /// Hands everything over to the log, which gives back what it has no room for.
-    pub fn seal(&self, mut append: impl FnMut(Sealed) -> Result<Seq, Sealed>) {
+    /// Hands everything over to the log, which gives back what it has no room for. Gives the number
+    /// of lines that were answered and are not stored.
+    pub fn seal(&self, mut append: impl FnMut(Sealed) -> Result<Seq, Sealed>) -> u64 {
         if self.is_empty() {
-            return;
+            return 0;
         }
         let ticket = self.ticket.replace(Ticket::new());
         let mut way = Way::Refused;
@@ -267,28 +304,51 @@ impl Intake {
             tenants.clear();
         }
         self.bytes.set(0);
-        ticket.0.set(way);
-        self.settled.ring();
+        self.awaited.set(0);
+        self.room.ring();
+        if way == Way::Refused {
+            ticket.settle(way);
+            return ticket.0.left.get();
+        }
+        ticket.0.way.set(way);
+        self.appended.borrow_mut().push_back(ticket);
+        0
     }
 
     /// Everything up to `durable` stands on the disk.
     pub fn committed(&self, durable: Seq) {
-        self.durable.set(durable);
-        self.settled.ring();
+        let mut appended = self.appended.borrow_mut();
+        while let Some(ticket) = appended.pop_front_if(
+            |ticket| matches!(ticket.0.way.get(), Way::Appended(seq) if seq <= durable),
+        ) {
+            ticket.settle(Way::Durable);
+        }
     }
 
     /// Whoever waits looks whether it did so for too long.
     pub fn look_at_clock(&self) {
-        self.settled.ring();
+        self.room.ring();
+        self.ticket.borrow().0.settled.ring();
+        self.appended.borrow().iter().for_each(|ticket| ticket.0.settled.ring());
     }
 
     /// Waits until the lines of a ticket stand on the disk.
     pub async fn durable(&self, ticket: &Ticket, deadline: Instant) -> Result<(), NotStored> {
-        self.settled
-            .until(|| match ticket.0.get() {
+        let group = &ticket.0;
+        if group.way.get() == Way::Waiting {
+            self.awaited.set(self.awaited.get() + 1);
+            if self.awaited.get() == AWAITED_MAX {
+                self.urgent.ring();
+            }
+        }
+        group
+            .settled
+            .until(|| match group.way.get() {
+                Way::Durable => Some(Ok(())),
                 Way::Refused => Some(Err(NotStored::Full)),
-                Way::Appended(seq) if seq <= self.durable.get() => Some(Ok(())),
-                _ => (Instant::now() >= deadline).then_some(Err(NotStored::TimedOut)),
+                Way::Waiting | Way::Appended(_) => {
+                    (Instant::now() >= deadline).then_some(Err(NotStored::TimedOut))
+                }
             })
             .await
     }

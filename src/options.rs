@@ -137,7 +137,10 @@ pub fn receive(config: &Config, number: usize, count: usize) -> receive::Options
         },
         body_bytes_max: limits.body_bytes_max,
         bodies_bytes_max: limits.bodies_bytes_max,
-        json_depth_max: limits.json_depth_max,
+        json: receive::json::Limits {
+            depth_max: limits.json_depth_max,
+            values_max: limits.json_values_max,
+        },
         streams_max: server.streams_max,
         push_bytes_max: loki.push_bytes_max,
         answer_time_max: limits.answer_timeout,

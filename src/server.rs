@@ -1,7 +1,7 @@
 //! The HTTP endpoints: lines, `/health` and `/ready` on `server.listen`, `/metrics` on
 //! `metrics.listen`.
 
-use crate::receive::{self, Receiver};
+use crate::receive::{self, Endpoint, Receiver};
 use glommio::net::TcpListener;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
@@ -49,10 +49,9 @@ pub fn serve_api(
     let answer = move |request: Request<Incoming>, connection: Rc<Connection>| {
         let (receiver, status) = (receiver.clone(), status.clone());
         async move {
-            if Receiver::knows(request.uri().path()) {
-                receiver.answer(request, &connection).await
-            } else {
-                answer_api(&status, &request)
+            match Endpoint::of(request.uri().path()) {
+                Some(endpoint) => receiver.answer(endpoint, request, &connection).await,
+                None => answer_api(&status, &request),
             }
         }
     };

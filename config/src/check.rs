@@ -385,6 +385,7 @@ fn server_limits(r: &mut Reader<'_>, server: &mut Section) -> ServerLimits {
         decoded_bytes_max: bytes(r, s, "decoded_bytes_max", 32 * MIB, KIB..=GIB),
         decoded_ratio_max: r.integer(s, "decoded_ratio_max", 100, 1..=2000),
         json_depth_max: r.integer(s, "json_depth_max", 16, 5..=100),
+        json_values_max: r.integer(s, "json_values_max", 1_000_000, 1..=100_000_000),
         request_streams_max: r.integer(s, "request_streams_max", 10_000, 1..=1_000_000),
         request_lines_max: r.integer(s, "request_lines_max", 500_000, 1..=10_000_000),
         answer_timeout: r.duration(s, "answer_timeout", 10 * SECOND, SECOND..=HOUR),

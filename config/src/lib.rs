@@ -210,6 +210,7 @@ pub struct ServerLimits {
     pub decoded_bytes_max: usize,
     pub decoded_ratio_max: usize,
     pub json_depth_max: usize,
+    pub json_values_max: usize,
     pub request_streams_max: usize,
     pub request_lines_max: usize,
     /// How long the disk is waited for.

@@ -64,6 +64,8 @@ metrics! {
             "Lines over line_bytes_max that were split or truncated.",
         bytes_truncated: counter "log_capturer_truncated_bytes_total"
             "Bytes of over-long lines dropped by long_lines: truncate.",
+        lines_unstored: counter "log_capturer_lines_unstored_total"
+            "Pushed lines that were answered with ack: memory and then found no room in the log: lost.",
         line_ends_stripped: counter "log_capturer_line_ends_stripped_total"
             "Lines of which a carriage return before the newline was removed.",
         partial_lines: counter "log_capturer_partial_lines_total"

@@ -1,5 +1,6 @@
 //! Starts an executor on a CPU, or says what this machine lacks for it.
 
+use crate::uring;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 #[derive(Debug, Clone)]
@@ -51,5 +52,7 @@ pub fn check_io_uring() -> Result<(), ExecutorError> {
     })
     .join()
     .expect("the attempt does not panic")
-    .map_err(ExecutorError::Start)
+    .map_err(ExecutorError::Start)?;
+    tracing::debug!(quiet = uring::is_quiet(), "io_uring");
+    Ok(())
 }

@@ -6,6 +6,7 @@
 pub mod topology;
 
 pub mod executor;
+pub mod uring;
 
 pub mod bell;
 pub mod credit;

@@ -159,13 +159,10 @@ impl<'a> Arrival<'a> {
         self.stream(stream.pairs.clone(), stream.entries, entries);
     }
 
-    pub fn json_stream(&mut self, stream: &json::Stream<'_>) {
-        let pairs = stream.stream.iter().map(|(name, value)| (*name, Cow::from(*value)));
-        let entries = stream
-            .values
-            .iter()
-            .map(|entry| (entry.measure(), Entry::Parts(entry.line.as_bytes(), &entry.metadata)));
-        self.stream(pairs.collect(), stream.values.len(), entries);
+    pub fn json_stream(&mut self, stream: &json::Stream<'_, '_>) {
+        let pairs = stream.labels.iter().map(|(name, value)| (*name, Cow::from(*value)));
+        let entries = stream.entries().map(|entry| (entry.measure(), Entry::Json(entry)));
+        self.stream(pairs.collect(), stream.len(), entries);
     }
 
     /// Lines that are given their timestamps here.
@@ -174,17 +171,16 @@ impl<'a> Arrival<'a> {
         let entries = lines::of(text).map(|line| {
             let stamp_ns = stamps.next();
             let measure = Measure { stamp_ns, line_bytes: line.len(), ..Measure::default() };
-            (measure, Entry::Parts(line, &[]))
+            (measure, Entry::Line(line))
         });
         self.stream(pairs, lines::of(text).count(), entries);
     }
 
-    pub fn log(&mut self, entry: &logs::Entry<'_>) {
-        let pairs = entry.labels.iter().map(|(name, value)| (*name, Cow::from(value.as_str())));
+    pub fn log(&mut self, entry: logs::Entry<'_>) {
         let stamp_ns = entry.stamp_ns.unwrap_or_else(|| self.stamps.next());
         let measure = Measure { stamp_ns, line_bytes: entry.line.len(), ..Measure::default() };
-        let entries = std::iter::once((measure, Entry::Parts(entry.line.as_bytes(), &[])));
-        self.stream(pairs.collect(), 1, entries);
+        let entries = std::iter::once((measure, Entry::Line(entry.line.as_bytes())));
+        self.stream(entry.labels, 1, entries);
     }
 
     /// `count` entries of one stream; in elements no larger than a block.
@@ -192,7 +188,7 @@ impl<'a> Arrival<'a> {
         &mut self,
         pairs: Vec<Pair<'p>>,
         count: usize,
-        entries: impl Iterator<Item = (Measure, Entry<'b>)>,
+        entries: impl Iterator<Item = (Measure, Entry<'b, 'b>)>,
     ) where
         'a: 'p,
     {
@@ -217,15 +213,19 @@ impl<'a> Arrival<'a> {
                     continue;
                 }
                 self.metadata.clear();
-                if let Entry::Parts(_, metadata) = entry {
-                    metadata.iter().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
+                if let Entry::Json(entry) = &entry {
+                    entry.metadata().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
                 }
                 if let Some(labels) = &admitted.overflow {
                     put_metadata(&mut self.metadata, OVERFLOW_METADATA, labels);
                 }
-                match entry {
+                let stamp_ns = measure.stamp_ns;
+                match &entry {
                     Entry::Encoded(entry) => element.push_encoded(entry, &self.metadata),
-                    Entry::Parts(line, _) => element.push(measure.stamp_ns, line, &self.metadata),
+                    Entry::Line(line) => element.push(stamp_ns, line, &self.metadata),
+                    Entry::Json(entry) => {
+                        element.push(stamp_ns, entry.line.as_bytes(), &self.metadata);
+                    }
                 }
                 taken += measure.line_bytes + self.metadata.len();
                 self.lines += 1;
@@ -238,10 +238,10 @@ impl<'a> Arrival<'a> {
 }
 
 /// An entry as it came.
-enum Entry<'a> {
+enum Entry<'t, 'a> {
     Encoded(&'a [u8]),
-    /// Its line and its metadata.
-    Parts(&'a [u8], &'a [(&'a str, &'a str)]),
+    Line(&'a [u8]),
+    Json(json::Entry<'t, 'a>),
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Content encodings: what came is decoded within limits, however small a bomb it came as.
 
-use flate2::write::{DeflateDecoder, GzDecoder, ZlibDecoder};
+use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use io::http::{BodyError, BodyMemory, Buffer, Grant};
 use std::io::Write;
+use std::rc::Rc;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -33,6 +35,17 @@ pub enum BadBody {
     TooLarge { max: usize },
     #[error("request body too large: it decodes to more than {max} times its size")]
     Ratio { max: usize },
+    #[error("{0}")]
+    Read(#[from] BodyError),
+}
+
+impl BadBody {
+    fn of(bad: BodyError, max: usize) -> BadBody {
+        match bad {
+            BodyError::TooLarge { .. } => BadBody::TooLarge { max },
+            other => BadBody::Read(other),
+        }
+    }
 }
 
 impl Encoding {
@@ -47,32 +60,105 @@ impl Encoding {
     }
 }
 
-/// Decodes a body whole.
-pub fn decode(encoding: Encoding, body: Vec<u8>, limits: Limits) -> Result<Vec<u8>, BadBody> {
-    match encoding {
-        Encoding::Identity if body.len() > limits.decoded_bytes_max => {
-            Err(BadBody::TooLarge { max: limits.decoded_bytes_max })
+/// Decodes a body while it comes.
+pub struct Decoder(Form);
+
+enum Form {
+    Plain(Bounded),
+    Inflate {
+        form: &'static str,
+        decoder: Box<dyn Inflate>,
+    },
+    /// The name means zlib by the standard, and a bare stream by what many send: two bytes tell.
+    Deflate {
+        first: Vec<u8>,
+        bounded: Bounded,
+    },
+}
+
+impl Decoder {
+    /// For a body of `declared` bytes, where that is known.
+    pub fn new(
+        encoding: Encoding,
+        declared: Option<usize>,
+        limits: Limits,
+        memory: &Rc<BodyMemory>,
+    ) -> Result<Decoder, BadBody> {
+        let room = match encoding {
+            Encoding::Identity | Encoding::Snappy => declared.unwrap_or(0),
+            Encoding::Gzip | Encoding::Deflate => 0,
+        };
+        let bounded = Bounded::new(room, limits, memory)?;
+        Ok(Decoder(match encoding {
+            Encoding::Identity | Encoding::Snappy => Form::Plain(bounded),
+            Encoding::Gzip => {
+                Form::Inflate { form: "gzip", decoder: Box::new(MultiGzDecoder::new(bounded)) }
+            }
+            Encoding::Deflate => Form::Deflate { first: Vec::new(), bounded },
+        }))
+    }
+
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), BadBody> {
+        match &mut self.0 {
+            Form::Plain(bounded) => bounded.put(bytes),
+            Form::Inflate { form, decoder } => {
+                decoder.bounded().encoded_bytes += bytes.len();
+                let done = decoder.write_all(bytes);
+                decoder.bounded().outcome(form, done)
+            }
+            Form::Deflate { first, bounded } => {
+                first.extend_from_slice(bytes);
+                if first.len() < 2 {
+                    return Ok(());
+                }
+                let first = std::mem::take(first);
+                let bounded = bounded.take();
+                let decoder: Box<dyn Inflate> = if is_zlib(&first) {
+                    Box::new(ZlibDecoder::new(bounded))
+                } else {
+                    Box::new(DeflateDecoder::new(bounded))
+                };
+                self.0 = Form::Inflate { form: "deflate", decoder };
+                self.put(&first)
+            }
         }
-        Encoding::Identity => Ok(body),
-        Encoding::Snappy => unsnap(&body, limits),
-        Encoding::Gzip => inflate("gzip", GzDecoder::new(Bounded::new(&body, limits)), &body),
-        // The name means zlib by the standard, and a bare stream by what many send.
-        Encoding::Deflate if is_zlib(&body) => {
-            inflate("deflate", ZlibDecoder::new(Bounded::new(&body, limits)), &body)
-        }
-        Encoding::Deflate => {
-            inflate("deflate", DeflateDecoder::new(Bounded::new(&body, limits)), &body)
-        }
+    }
+
+    /// The body, decoded to its end.
+    pub fn finish(self) -> Result<Body, BadBody> {
+        let bounded = match self.0 {
+            Form::Plain(bounded) => bounded,
+            Form::Inflate { form, mut decoder } => {
+                let done = decoder.end();
+                decoder.bounded().outcome(form, done)?;
+                decoder.bounded().take()
+            }
+            Form::Deflate { .. } => {
+                let error = "it has less than two bytes".to_owned();
+                return Err(BadBody::Broken { form: "deflate", error });
+            }
+        };
+        let (bytes, grant) = bounded.buffer.expect("it was not taken before").into_parts();
+        Ok(Body { bytes, _grant: grant })
     }
 }
 
+/// A body in memory that was granted.
+#[derive(Debug)]
+pub struct Body {
+    pub bytes: Vec<u8>,
+    _grant: Grant,
+}
+
 /// Decodes a snappy block; the length that it declares is checked before anything is allocated.
-pub fn unsnap(body: &[u8], limits: Limits) -> Result<Vec<u8>, BadBody> {
+pub fn unsnap(block: &[u8], limits: Limits, memory: &Rc<BodyMemory>) -> Result<Body, BadBody> {
     let broken =
         |error: snap::Error| BadBody::Broken { form: "snappy block", error: error.to_string() };
-    let declared = snap::raw::decompress_len(body).map_err(broken)?;
-    limits.check(declared, body.len())?;
-    snap::raw::Decoder::new().decompress_vec(body).map_err(broken)
+    let declared = snap::raw::decompress_len(block).map_err(broken)?;
+    limits.check(declared, block.len())?;
+    let grant = memory.grant(declared)?;
+    let bytes = snap::raw::Decoder::new().decompress_vec(block).map_err(broken)?;
+    Ok(Body { bytes, _grant: grant })
 }
 
 impl Limits {
@@ -95,27 +181,48 @@ fn is_zlib(body: &[u8]) -> bool {
 
 /// Takes decoded bytes, no more than the limits allow.
 struct Bounded {
-    decoded: Vec<u8>,
+    /// None when it was taken.
+    buffer: Option<Buffer>,
     encoded_bytes: usize,
     limits: Limits,
     over: Option<BadBody>,
 }
 
 impl Bounded {
-    fn new(body: &[u8], limits: Limits) -> Bounded {
-        let decoded = Vec::with_capacity((body.len() * 4).min(limits.decoded_bytes_max));
-        Bounded { decoded, encoded_bytes: body.len(), limits, over: None }
+    fn new(room: usize, limits: Limits, memory: &Rc<BodyMemory>) -> Result<Bounded, BadBody> {
+        let max = limits.decoded_bytes_max;
+        let buffer = Buffer::new(memory, room, max).map_err(|bad| BadBody::of(bad, max))?;
+        Ok(Bounded { buffer: Some(buffer), encoded_bytes: 0, limits, over: None })
+    }
+
+    fn take(&mut self) -> Bounded {
+        Bounded { buffer: self.buffer.take(), over: self.over.take(), ..*self }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), BadBody> {
+        let buffer = self.buffer.as_mut().expect("it was not taken before");
+        let max = self.limits.decoded_bytes_max;
+        buffer.put(bytes).map_err(|bad| BadBody::of(bad, max))
+    }
+
+    /// What stopped a decoder: a limit, or what it decodes.
+    fn outcome(&mut self, form: &'static str, done: std::io::Result<()>) -> Result<(), BadBody> {
+        match (self.over.take(), done) {
+            (Some(over), _) => Err(over),
+            (None, Err(error)) => Err(BadBody::Broken { form, error: error.to_string() }),
+            (None, Ok(())) => Ok(()),
+        }
     }
 }
 
 impl Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if let Err(over) = self.limits.check(self.decoded.len() + bytes.len(), self.encoded_bytes) {
+        let decoded = self.buffer.as_ref().map_or(0, Buffer::len) + bytes.len();
+        let put = self.limits.check(decoded, self.encoded_bytes).and_then(|()| self.put(bytes));
+        put.map(|()| bytes.len()).map_err(|over| {
             self.over = Some(over);
-            return Err(std::io::Error::other("too large"));
-        }
-        self.decoded.extend_from_slice(bytes);
-        Ok(bytes.len())
+            std::io::Error::other("beyond a limit")
+        })
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -143,17 +250,7 @@ macro_rules! inflate {
     )*};
 }
 
-inflate!(GzDecoder, ZlibDecoder, DeflateDecoder);
-
-fn inflate(form: &'static str, mut decoder: impl Inflate, body: &[u8]) -> Result<Vec<u8>, BadBody> {
-    let done = decoder.write_all(body).and_then(|()| decoder.end());
-    let bounded = decoder.bounded();
-    match (bounded.over.take(), done) {
-        (Some(over), _) => Err(over),
-        (None, Err(error)) => Err(BadBody::Broken { form, error: error.to_string() }),
-        (None, Ok(())) => Ok(std::mem::take(&mut bounded.decoded)),
-    }
-}
+inflate!(MultiGzDecoder, ZlibDecoder, DeflateDecoder);
 
 #[cfg(test)]
 mod tests {
@@ -183,20 +280,35 @@ mod tests {
         ]
     }
 
+    /// Decodes a body that comes in pieces, and says how much memory that took.
+    fn decode(encoding: Encoding, body: &[u8], piece: usize) -> Result<Vec<u8>, BadBody> {
+        let memory = Rc::new(BodyMemory::new(16 << 20));
+        let mut decoder = Decoder::new(encoding, Some(body.len()), LIMITS, &memory)?;
+        body.chunks(piece).try_for_each(|piece| decoder.put(piece))?;
+        let body = decoder.finish()?;
+        let body =
+            if encoding == Encoding::Snappy { unsnap(&body.bytes, LIMITS, &memory)? } else { body };
+        Ok(body.bytes)
+    }
+
     #[test]
-    fn every_encoding_is_decoded() {
-        for bytes in [0, 1, 1000, 3 << 20] {
+    fn every_encoding_is_decoded_however_it_comes() {
+        for (bytes, piece) in [(0, 1), (1, 1), (1000, 1), (1000, 7), (3 << 20, 16 << 10)] {
             let text = text(bytes);
             for (encoding, body) in encoded(&text) {
-                assert!(decode(encoding, body, LIMITS).unwrap() == text, "{encoding:?} {bytes}");
+                let decoded = decode(encoding, &body, piece).unwrap();
+                assert!(decoded == text, "{encoding:?} {bytes}");
             }
         }
+        // Members one behind the other are one text.
+        let [.., (_, one), _, _] = &encoded(b"one ")[..] else { panic!() };
+        assert_eq!(decode(Encoding::Gzip, &[&one[..], one].concat(), 5).unwrap(), b"one one ");
     }
 
     #[test]
     fn a_bomb_is_stopped_on_its_way() {
         for (encoding, body) in encoded(&vec![b'x'; 3 << 20]) {
-            let decoded = decode(encoding, body, LIMITS);
+            let decoded = decode(encoding, &body, 16 << 10);
             match encoding {
                 // Snappy makes nothing 100 times smaller.
                 Encoding::Identity | Encoding::Snappy => assert!(decoded.is_ok()),
@@ -204,21 +316,34 @@ mod tests {
             }
         }
         for (encoding, body) in encoded(&text(5 << 20)) {
-            assert_eq!(decode(encoding, body, LIMITS), Err(BadBody::TooLarge { max: 4 << 20 }));
+            assert_eq!(decode(encoding, &body, 16 << 10), Err(BadBody::TooLarge { max: 4 << 20 }));
         }
         // It declares 4 GiB.
         let lie = [0xff, 0xff, 0xff, 0xff, 0x0f, 0];
-        let decoded = decode(Encoding::Snappy, lie.to_vec(), LIMITS);
+        let decoded = decode(Encoding::Snappy, &lie, 16 << 10);
         assert_eq!(decoded, Err(BadBody::TooLarge { max: 4 << 20 }));
+    }
+
+    #[test]
+    fn a_bomb_takes_no_more_memory_than_it_may() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&vec![0; 100 << 20]).unwrap();
+        let bomb = gzip.finish().unwrap();
+        let memory = Rc::new(BodyMemory::new(4 << 20));
+        let mut decoder = Decoder::new(Encoding::Gzip, None, LIMITS, &memory).unwrap();
+        let refused = bomb.chunks(16 << 10).map(|piece| decoder.put(piece)).find_map(Result::err);
+        assert_eq!(refused, Some(BadBody::Ratio { max: 100 }));
+        let taken = decoder.finish().map(|body| body.bytes.len());
+        assert!(taken.is_err() || taken == Ok(0), "{taken:?}");
     }
 
     #[test]
     fn what_is_broken_is_said() {
         for (encoding, mut body) in encoded(&text(1000)).into_iter().skip(1) {
             body.truncate(body.len() - 3);
-            let decoded = decode(encoding, body, LIMITS);
+            let decoded = decode(encoding, &body, 16 << 10);
             assert!(matches!(decoded, Err(BadBody::Broken { .. })), "{encoding:?} {decoded:?}");
-            let decoded = decode(encoding, b"\xff\xffgarbage".to_vec(), LIMITS);
+            let decoded = decode(encoding, b"\xff\xffgarbage", 3);
             assert!(decoded.is_err(), "{encoding:?} {decoded:?}");
         }
         assert!(matches!(Encoding::of(Some("zstd")), Err(BadBody::Encoding(_))));

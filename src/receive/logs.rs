@@ -1,14 +1,16 @@
-//! The predecessor's log entries: what their fields mean.
+//! The predecessor's log entries: `{"message", "level"?, "source_type"?, "source_id"?, "labels"?,
+//! "timestamp"?}`, one or many; fields that are not known are left out.
 
-use super::json::{Log, Logs, Text};
-use crate::labels;
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use super::json::{Array, BadJson, Object, Value};
+use crate::labels::{self, Pair};
+use simd_json::prelude::*;
+use std::borrow::Cow;
 
 /// An entry that was checked.
 #[derive(Debug, PartialEq)]
 pub struct Entry<'a> {
-    pub labels: BTreeMap<&'a str, String>,
+    /// In no order, each name once.
+    pub labels: Vec<Pair<'a>>,
     pub line: &'a str,
     /// The client's, where it gave one.
     pub stamp_ns: Option<i64>,
@@ -22,73 +24,121 @@ pub struct BadLog {
     pub expected: String,
 }
 
+impl BadLog {
+    fn new(field: impl Into<String>, expected: impl Into<String>) -> BadLog {
+        BadLog { field: field.into(), expected: expected.into() }
+    }
+}
+
 const LEVEL: &str = "level";
 const SOURCE_TYPE: &str = "source_type";
 const SOURCE_ID: &str = "source_id";
 /// Of an entry that does not say where it comes from: Loki takes no entry without any label.
 const SOURCE_TYPE_DEFAULT: &str = "api";
+/// More labels are refused whatever they are: then no name is looked for in them.
+const LABELS_LOOKED_AT_MAX: usize = 64;
+const SCALAR: &str = "a text, a number, true or false";
 
-/// Checks all entries; one that is wrong refuses the request.
-pub fn read<'a>(logs: &Logs<'a>, entries_max: usize) -> Result<Vec<Entry<'a>>, BadLog> {
-    let found = logs.as_slice();
-    if found.len() > entries_max {
-        let expected = format!("at most {entries_max} entries, found {}", found.len());
-        return Err(BadLog { field: "the array".into(), expected });
-    }
-    let entry = |(at, log)| {
-        read_one(log).map_err(|bad: BadLog| match logs {
-            Logs::One(_) => bad,
-            Logs::Many(_) => BadLog { field: format!("[{at}].{}", bad.field), ..bad },
-        })
-    };
-    found.iter().enumerate().map(entry).collect()
+/// Entries that were checked, all of them: one that is wrong refuses the request.
+pub enum Logs<'t, 'a> {
+    One(Option<Entry<'a>>),
+    Many(Array<'t, 'a>),
 }
 
-fn read_one<'a>(log: &Log<'a>) -> Result<Entry<'a>, BadLog> {
-    let bad = |field: &str, expected: &str| {
-        Err(BadLog { field: field.to_owned(), expected: expected.to_owned() })
-    };
-    let message = log.message.as_ref().and_then(Text::as_text);
-    let Some(line) = message.filter(|message| !message.is_empty()) else {
-        return bad("message", "a text that is not empty");
-    };
-    let mut labels = BTreeMap::new();
-    for (name, value) in &log.labels {
-        if !labels::is_name(name) {
-            let mut field = String::from("labels.");
-            let _ = write!(field, "{:?}", &name[..name.floor_char_boundary(100)]);
-            return bad(&field, "a name of letters, digits and _, no digit first");
+impl<'t, 'a> Logs<'t, 'a> {
+    pub fn read(value: Value<'t, 'a>, entries_max: usize) -> Result<Logs<'t, 'a>, super::Error> {
+        if let Some(log) = value.as_object() {
+            return Ok(Logs::One(Some(read_one(log)?)));
         }
-        labels.insert(*name, value.to_string());
-    }
-    for (name, value) in
-        [(LEVEL, &log.level), (SOURCE_TYPE, &log.source_type), (SOURCE_ID, &log.source_id)]
-    {
-        if let Some(value) = value {
-            labels.insert(name, value.to_string());
+        let expected = "expected one log entry, or an array of log entries";
+        let list = value.as_array().ok_or_else(|| BadJson::Form(expected.into()))?;
+        let found = list.len();
+        if found > entries_max {
+            let expected = format!("at most {entries_max} entries, found {found}");
+            return Err(BadLog::new("the array", expected).into());
         }
+        for (at, value) in list.iter().enumerate() {
+            let log = value.as_object().ok_or_else(|| BadLog::new(format!("[{at}]"), "an object"));
+            let named = |bad: BadLog| BadLog { field: format!("[{at}].{}", bad.field), ..bad };
+            read_one(log?).map_err(named)?;
+        }
+        Ok(Logs::Many(list))
     }
-    labels.retain(|_, value| !value.is_empty());
-    if !labels.contains_key(SOURCE_TYPE) {
-        labels.insert(SOURCE_TYPE, SOURCE_TYPE_DEFAULT.to_owned());
+
+    pub fn entries(self) -> impl Iterator<Item = Entry<'a>> + use<'t, 'a> {
+        let (one, many) = match self {
+            Logs::One(entry) => (entry, None),
+            Logs::Many(list) => (None, Some(list)),
+        };
+        let many = many.into_iter().flat_map(|list| list.iter()).map(|value| {
+            let log = value.as_object().expect("it was read before");
+            read_one(log).expect("it was read before")
+        });
+        one.into_iter().chain(many)
     }
-    let stamp_ns = match &log.timestamp {
-        None | Some(Text::Text("")) => None,
-        Some(text) => match stamp(text) {
-            Some(ns) => Some(ns),
-            None => {
-                return bad(
-                    "timestamp",
-                    "RFC 3339 as in \"2026-01-31T12:00:00.5Z\", or the Unix time in s, ms, us or ns",
-                );
+}
+
+fn read_one<'a>(log: Object<'_, 'a>) -> Result<Entry<'a>, BadLog> {
+    let line = log.get("message").and_then(|message| message.into_string());
+    let Some(line) = line.filter(|line| !line.is_empty()) else {
+        return Err(BadLog::new("message", "a text that is not empty"));
+    };
+    let mut pairs = Vec::new();
+    if let Some(value) = log.get("labels").filter(|value| !value.is_null()) {
+        let found = value.as_object().ok_or_else(|| BadLog::new("labels", "an object"))?;
+        for (name, value) in found.iter() {
+            let field = || format!("labels.{:?}", &name[..name.floor_char_boundary(100)]);
+            if !labels::is_name(name) {
+                return Err(BadLog::new(
+                    field(),
+                    "a name of letters, digits and _, no digit first",
+                ));
             }
-        },
+            set(&mut pairs, name, text(value).ok_or_else(|| BadLog::new(field(), SCALAR))?);
+        }
+    }
+    for name in [LEVEL, SOURCE_TYPE, SOURCE_ID] {
+        if let Some(value) = log.get(name).filter(|value| !value.is_null()) {
+            set(&mut pairs, name, text(value).ok_or_else(|| BadLog::new(name, SCALAR))?);
+        }
+    }
+    pairs.retain(|(_, value)| !value.is_empty());
+    if !pairs.iter().any(|(name, _)| *name == SOURCE_TYPE) {
+        pairs.push((SOURCE_TYPE, SOURCE_TYPE_DEFAULT.into()));
+    }
+    let stamp_ns = match log.get("timestamp").filter(|value| !value.is_null()) {
+        None => None,
+        Some(value) if value.into_string() == Some("") => None,
+        Some(value) => Some(stamp(value).ok_or_else(|| {
+            let expected =
+                "RFC 3339 as in \"2026-01-31T12:00:00.5Z\", or the Unix time in s, ms, us or ns";
+            BadLog::new("timestamp", expected)
+        })?),
     };
-    Ok(Entry { labels, line, stamp_ns })
+    Ok(Entry { labels: pairs, line, stamp_ns })
+}
+
+/// The last of a name counts.
+fn set<'a>(pairs: &mut Vec<Pair<'a>>, name: &'a str, value: Cow<'a, str>) {
+    if pairs.len() < LABELS_LOOKED_AT_MAX {
+        pairs.retain(|(earlier, _)| *earlier != name);
+    }
+    pairs.push((name, value));
+}
+
+/// A text, or a number or truth value that stands for one.
+fn text<'a>(value: Value<'_, 'a>) -> Option<Cow<'a, str>> {
+    if let Some(text) = value.into_string() {
+        return Some(text.into());
+    }
+    let number = value.as_i64().map(|number| number.to_string());
+    let number = number.or_else(|| value.as_u64().map(|number| number.to_string()));
+    let number = number.or_else(|| value.as_f64().map(|number| number.to_string()));
+    number.or_else(|| value.as_bool().map(|truth| truth.to_string())).map(Cow::from)
 }
 
 /// A number is taken for the unit in which it lies between the years 1973 and 5138.
-fn stamp(text: &Text<'_>) -> Option<i64> {
+fn stamp(value: Value<'_, '_>) -> Option<i64> {
     let scaled = |number: i128| {
         let unit = match number.unsigned_abs() {
             0..100_000_000_000 => 1_000_000_000,
@@ -98,19 +148,25 @@ fn stamp(text: &Text<'_>) -> Option<i64> {
         };
         i64::try_from(number.checked_mul(unit)?).ok()
     };
-    match text {
-        Text::Truth(_) => None,
-        Text::Integer(number) => scaled(*number),
-        // Seconds with a fraction, as some clocks give them.
-        Text::Float(number) if number.abs() < 1e11 => {
-            Some(whole(number.trunc()) * 1_000_000_000 + whole((number.fract() * 1e9).round()))
-        }
-        Text::Float(number) if number.abs() < 9.2e18 => scaled(whole(*number).into()),
-        Text::Float(_) => None,
-        Text::Text(text) => match text.parse::<jiff::Timestamp>() {
+    if let Some(text) = value.into_string() {
+        return match text.parse::<jiff::Timestamp>() {
             Ok(time) => i64::try_from(time.as_nanosecond()).ok(),
             Err(_) => scaled(text.parse().ok()?),
-        },
+        };
+    }
+    if let Some(number) = value.as_i64() {
+        return scaled(number.into());
+    }
+    if let Some(number) = value.as_u64() {
+        return scaled(number.into());
+    }
+    match value.as_f64()? {
+        // Seconds with a fraction, as some clocks give them.
+        number if number.abs() < 1e11 => {
+            Some(whole(number.trunc()) * 1_000_000_000 + whole((number.fract() * 1e9).round()))
+        }
+        number if number.abs() < 9.2e18 => scaled(whole(number).into()),
+        _ => None,
     }
 }
 
@@ -122,39 +178,44 @@ fn whole(number: f64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::receive::json;
+    use crate::receive::{Error, json};
 
-    fn with<T>(text: &str, look: impl FnOnce(Result<Vec<Entry<'_>>, BadLog>) -> T) -> T {
+    fn with<T>(text: &str, look: impl FnOnce(Vec<Entry<'_>>) -> T) -> Result<T, Error> {
         let mut body = text.as_bytes().to_vec();
-        let logs: Logs<'_> = json::read(&mut body, 8).unwrap();
-        look(read(&logs, 3))
+        let limits = json::Limits { depth_max: 8, values_max: 100 };
+        json::Parser::new(limits).parse(&mut body, |value| {
+            Logs::read(value, 3).map(|logs| look(logs.entries().collect()))
+        })
     }
 
     #[test]
     fn an_entry_is_labels_a_line_and_maybe_a_time() {
         let text = r#"{"message": "it\nburns", "level": "error", "source_id": "7",
-            "labels": {"n": 1, "f": 0.5, "b": true, "e": "", "level": "x"}, "else": {},
+            "labels": {"n": 1, "n": 2, "f": 0.5, "b": true, "e": "", "level": "x"}, "else": {},
             "timestamp": "2023-11-14T22:13:20.000000001Z"}"#;
-        with(text, |entries| {
-            let [entry] = &entries.unwrap()[..] else { panic!() };
-            let labels: Vec<_> = entry.labels.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        with(text, |mut entries| {
+            let entry = entries.pop().unwrap();
+            let mut labels = entry.labels;
+            labels.sort();
             let expected = [
                 ("b", "true"),
                 ("f", "0.5"),
                 ("level", "error"),
-                ("n", "1"),
+                ("n", "2"),
                 ("source_id", "7"),
                 ("source_type", "api"),
             ];
-            assert_eq!(labels, expected);
+            assert_eq!(labels, expected.map(|(name, value)| (name, Cow::from(value))));
             assert_eq!(
                 (entry.line, entry.stamp_ns),
                 ("it\nburns", Some(1_700_000_000_000_000_001))
             );
-        });
-        with(r#"[{"message": "a"}, {"message": "b", "labels": null}]"#, |entries| {
-            assert_eq!(entries.unwrap().len(), 2);
-        });
+        })
+        .unwrap();
+        let two = r#"[{"message": "a"}, {"message": "b", "labels": null, "timestamp": ""}]"#;
+        let lines = with(two, |entries| entries.iter().map(|e| e.line.to_owned()).collect());
+        let lines: Vec<String> = lines.unwrap();
+        assert_eq!(lines, ["a", "b"]);
     }
 
     #[test]
@@ -168,9 +229,12 @@ mod tests {
             ("\"1700000000123456789\"", 1_700_000_000_123_456_789),
             ("\"2023-11-14T23:13:20+01:00\"", 1_700_000_000_000_000_000),
         ] {
-            with(&format!(r#"{{"message": "a", "timestamp": {text}}}"#), |entries| {
-                assert_eq!(entries.unwrap()[0].stamp_ns, Some(expected), "{text}");
-            });
+            let log = format!(r#"{{"message": "a", "timestamp": {text}}}"#);
+            assert_eq!(
+                with(&log, |entries| entries[0].stamp_ns).unwrap(),
+                Some(expected),
+                "{text}"
+            );
         }
     }
 
@@ -181,13 +245,21 @@ mod tests {
             (r#"{"message": ""}"#, "message"),
             (r#"{"message": 7}"#, "message"),
             (r#"[{"message": "a"}, {"level": "b"}]"#, "[1].message"),
+            (r#"[{"message": "a"}, 7]"#, "[1]"),
             (r#"{"message": "a", "labels": {"a.b": "c"}}"#, "labels.\"a.b\""),
+            (r#"{"message": "a", "labels": {"a": {}}}"#, "labels.\"a\""),
+            (r#"{"message": "a", "labels": []}"#, "labels"),
+            (r#"{"message": "a", "level": ["b"]}"#, "level"),
             (r#"{"message": "a", "timestamp": "yesterday"}"#, "timestamp"),
             (r#"{"message": "a", "timestamp": true}"#, "timestamp"),
             (r#"{"message": "a", "timestamp": 1e300}"#, "timestamp"),
             (r#"[{"message": "a"}, {"message": "a"}, {"message": "a"}, {}]"#, "the array"),
         ] {
-            with(text, |entries| assert_eq!(entries.unwrap_err().field, field, "{text}"));
+            match with(text, |_| ()) {
+                Err(Error::Log(bad)) => assert_eq!(bad.field, field, "{text}"),
+                other => panic!("{text}: {other:?}"),
+            }
         }
+        assert!(matches!(with("7", |_| ()), Err(Error::Json(BadJson::Form(_)))));
     }
 }

@@ -18,7 +18,7 @@ use crate::block::Block;
 use crate::intake::{Intake, NotStored, Ticket};
 use admit::{Door, Refused};
 use arrival::Arrival;
-use body::{BadBody, Encoding};
+use body::{BadBody, Body, Decoder, Encoding};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -50,7 +50,7 @@ pub struct Options {
     pub body_bytes_max: usize,
     /// Of all that are being read.
     pub bodies_bytes_max: usize,
-    pub json_depth_max: usize,
+    pub json: json::Limits,
     /// Different streams in an hour; those beyond go into one.
     pub streams_max: usize,
     /// A larger push is cut into several.
@@ -77,6 +77,7 @@ const TENANT_SIGNS: &[u8] = b"!-_.*'()";
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// What one shard makes of requests.
 pub struct Receiver {
@@ -84,6 +85,7 @@ pub struct Receiver {
     intake: Rc<Intake>,
     rates: Arc<Rates>,
     memory: Rc<BodyMemory>,
+    parser: RefCell<json::Parser>,
     streams: RefCell<arrival::Streams>,
     /// The timestamp given last.
     last_ns: Cell<i64>,
@@ -94,8 +96,6 @@ pub struct Receiver {
 /// Why a request is not answered with success.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0}")]
-    Read(#[from] BodyError),
     #[error("{0}")]
     Body(#[from] BadBody),
     #[error("{0}")]
@@ -117,7 +117,7 @@ pub enum Error {
     Tenant(String),
     #[error("mime: no media type")]
     NoContentType,
-    #[error("not found; there is POST {}", ENDPOINTS.join(", POST "))]
+    #[error("not found; there is POST {}", Endpoint::ALL.map(Endpoint::path).join(", POST "))]
     NoEndpoint,
     #[error("expected POST")]
     Method,
@@ -127,29 +127,52 @@ pub enum Error {
     Rate(Duration),
 }
 
-const PUSH: &str = "/loki/api/v1/push";
-const RAW: &str = "/loki/api/v1/raw";
-const LOGS: &str = "/api/v1/logs";
 /// Where lines may be sent.
-pub const ENDPOINTS: [&str; 3] = [PUSH, RAW, LOGS];
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Loki's own.
+    Push,
+    /// Plain lines, with their labels in the query.
+    Raw,
+    /// The predecessor's log entries.
+    Logs,
+}
+
+impl Endpoint {
+    const ALL: [Endpoint; 3] = [Endpoint::Push, Endpoint::Raw, Endpoint::Logs];
+
+    #[must_use]
+    pub fn of(path: &str) -> Option<Endpoint> {
+        Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == path)
+    }
+
+    const fn path(self) -> &'static str {
+        match self {
+            Endpoint::Push => "/loki/api/v1/push",
+            Endpoint::Raw => "/loki/api/v1/raw",
+            Endpoint::Logs => "/api/v1/logs",
+        }
+    }
+}
 
 impl Error {
     fn status(&self) -> StatusCode {
         match self {
-            Error::Read(BodyError::TooLarge { .. })
-            | Error::Body(BadBody::TooLarge { .. } | BadBody::Ratio { .. }) => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
-            Error::Read(BodyError::Slow) => StatusCode::REQUEST_TIMEOUT,
-            Error::Read(BodyError::Crowded) | Error::NotStored(_) | Error::Crowded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Error::Body(
+                BadBody::TooLarge { .. }
+                | BadBody::Ratio { .. }
+                | BadBody::Read(BodyError::TooLarge { .. }),
+            )
+            | Error::Json(BadJson::Large { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::Body(BadBody::Read(BodyError::Slow)) => StatusCode::REQUEST_TIMEOUT,
+            Error::Body(BadBody::Read(BodyError::Crowded))
+            | Error::NotStored(_)
+            | Error::Crowded => StatusCode::SERVICE_UNAVAILABLE,
             Error::Rate(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::NoStreams => StatusCode::UNPROCESSABLE_ENTITY,
             Error::NoEndpoint => StatusCode::NOT_FOUND,
             Error::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Error::Read(BodyError::Broken(_))
-            | Error::Body(_)
+            Error::Body(_)
             | Error::Push(_)
             | Error::Json(_)
             | Error::Log(_)
@@ -158,11 +181,6 @@ impl Error {
             | Error::Tenant(_)
             | Error::NoContentType => StatusCode::BAD_REQUEST,
         }
-    }
-
-    /// Whether the rest of the request is still on its way.
-    fn is_half_read(&self) -> bool {
-        matches!(self, Error::Read(_))
     }
 }
 
@@ -186,6 +204,7 @@ impl Receiver {
     ) -> Receiver {
         Receiver {
             memory: Rc::new(BodyMemory::new(options.bodies_bytes_max)),
+            parser: RefCell::new(json::Parser::new(options.json)),
             streams: RefCell::new(arrival::Streams::new(options.streams_max)),
             last_ns: Cell::new(0),
             options,
@@ -196,71 +215,27 @@ impl Receiver {
         }
     }
 
-    /// Whether a path is for lines.
-    #[must_use]
-    pub fn knows(path: &str) -> bool {
-        ENDPOINTS.contains(&path)
-    }
-
-    /// Answers a request for one of [`ENDPOINTS`].
+    /// Answers a request for lines.
     pub async fn answer(
         &self,
+        endpoint: Endpoint,
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Response<Full> {
-        let path = match request.uri().path() {
-            PUSH => PUSH,
-            RAW => RAW,
-            _ => LOGS,
+        let mut response = match self.receive(endpoint, request, connection).await {
+            Ok(lines) => accepted(endpoint, lines),
+            Err(error) => refused(endpoint, &error),
         };
-        let outcome = self.receive(path, request, connection).await;
-        let response = match outcome {
-            Ok(lines) if path == LOGS => {
-                let text = format!(
-                    "{{\"status\":\"accepted\",\"message\":\"{lines} {}\"}}\n",
-                    if lines == 1 { "log entry" } else { "log entries" }
-                );
-                respond(StatusCode::ACCEPTED, JSON, text)
-            }
-            Ok(_) => {
-                let mut response = Response::new(Full::new(""));
-                *response.status_mut() = StatusCode::NO_CONTENT;
-                response
-            }
-            Err(error) => {
-                let status = error.status();
-                let mut response = if path == LOGS {
-                    let time = jiff::Timestamp::now();
-                    let body = serde_json::json!({
-                        "error": error.to_string(),
-                        "code": status.as_u16(),
-                        "timestamp": time.to_string(),
-                    });
-                    respond(status, JSON, format!("{body}\n"))
-                } else {
-                    respond(status, TEXT, format!("{error}\n"))
-                };
-                let after = match error {
-                    Error::Rate(wait) => Some(HeaderValue::from(wait.as_secs() + 1)),
-                    _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
-                };
-                if let Some(after) = after {
-                    response.headers_mut().insert(header::RETRY_AFTER, after);
-                }
-                if error.is_half_read() {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(header::CONNECTION, close);
-                }
-                response
-            }
-        };
-        self.requests.request(path, response.status().as_u16());
+        if connection.crowded {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
+        self.requests.request(endpoint.path(), response.status().as_u16());
         response
     }
 
     async fn receive(
         &self,
-        path: &'static str,
+        endpoint: Endpoint,
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Result<u64, Error> {
@@ -274,44 +249,62 @@ impl Receiver {
         let deadline = Instant::now() + self.options.answer_time_max;
         let (head, incoming) = request.into_parts();
         let tenant = self.tenant(&head.headers)?;
-        let query = lines::Query::read(head.uri.query().unwrap_or_default(), path == RAW)?;
+        let with_labels = endpoint == Endpoint::Raw;
+        let query = lines::Query::read(head.uri.query().unwrap_or_default(), with_labels)?;
         let encoding = Encoding::of(text_of(&head.headers, header::CONTENT_ENCODING))?;
-        let kind = text_of(&head.headers, header::CONTENT_TYPE)
-            .map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-        let mut granted =
-            http::read_body(connection, incoming, self.options.body_bytes_max, &self.memory)
-                .await?;
-        let body = granted.take();
-        self.rates.take(&connection.peer, body.len() as u64).map_err(Error::Rate)?;
+        let form = Form::of(endpoint, text_of(&head.headers, header::CONTENT_TYPE))?;
+        let mut body = self.read(connection, incoming, encoding, form).await?;
         self.intake.room(deadline).await?;
-        let taken = match path {
-            PUSH => {
-                let kind = kind.filter(|kind| !kind.is_empty()).ok_or(Error::NoContentType)?;
-                match kind.as_str() {
-                    "application/json" => self.take_json(&tenant, encoding, body)?,
-                    _ => self.take_push(&tenant, encoding, body)?,
-                }
-            }
-            RAW => self.take_lines(&tenant, encoding, body, &query)?,
-            _ => {
-                let many = matches!(
-                    kind.as_deref(),
-                    Some("application/x-ndjson" | "application/ndjson" | "application/jsonl")
-                );
-                self.take_logs(&tenant, encoding, body, many)?
+        let taken = match form {
+            Form::Protobuf => self.take_push(&tenant, &mut body)?,
+            Form::Json => self.take_json(&tenant, &mut body.bytes)?,
+            Form::Lines => self.take_lines(&tenant, &body.bytes, &query)?,
+            Form::Log => self.take_logs(&tenant, &mut body.bytes)?,
+            Form::LogLines => {
+                self.check_lines(&body.bytes)?;
+                self.take_logs(&tenant, &mut lines::joined(&body.bytes))?
             }
         };
-        drop(granted);
+        drop(body);
         self.counts.lines.inc_by(taken.lines);
         self.counts.bytes.inc_by(taken.bytes);
         for (reason, entries) in &taken.refused.reasons {
             self.requests.refused(reason, *entries);
         }
-        let ack = query.ack.unwrap_or(self.options.ack);
-        if let (Some(ticket), Ack::Durable) = (&taken.ticket, ack) {
-            self.intake.durable(ticket, deadline).await?;
+        if let Some(ticket) = &taken.ticket {
+            match query.ack.unwrap_or(self.options.ack) {
+                Ack::Durable => self.intake.durable(ticket, deadline).await?,
+                Ack::Memory => ticket.leave(taken.lines),
+            }
         }
         if taken.refused.is_empty() { Ok(taken.lines) } else { Err(Error::Refused(taken.refused)) }
+    }
+
+    /// Reads a body, and decodes it while it comes.
+    async fn read(
+        &self,
+        connection: &Connection,
+        incoming: Incoming,
+        encoding: Encoding,
+        form: Form,
+    ) -> Result<Body, Error> {
+        let bytes_max = self.options.body_bytes_max;
+        let declared = http::declared(&incoming, bytes_max).map_err(BadBody::from)?;
+        let limits = self.options.body;
+        let mut decoder = Decoder::new(encoding, declared, limits, &self.memory)?;
+        let mut bytes = 0;
+        http::read_body(connection, incoming, bytes_max, |piece| {
+            bytes += piece.len() as u64;
+            decoder.put(piece)
+        })
+        .await?;
+        self.rates.take(&connection.peer, bytes).map_err(Error::Rate)?;
+        let body = decoder.finish()?;
+        // A push in protobuf is a snappy block whatever the headers say.
+        if encoding == Encoding::Snappy && form != Form::Protobuf {
+            return Ok(body::unsnap(&body.bytes, limits, &self.memory)?);
+        }
+        Ok(body)
     }
 
     fn tenant(&self, headers: &HeaderMap) -> Result<String, Error> {
@@ -335,15 +328,11 @@ impl Receiver {
     }
 
     /// Loki's own push: kept as it came where nothing has to be changed.
-    fn take_push(&self, tenant: &str, encoding: Encoding, body: Vec<u8>) -> Result<Taken, Error> {
-        // Whatever it was wrapped in, it is a snappy block.
-        let body = match encoding {
-            Encoding::Identity | Encoding::Snappy => body,
-            other => body::decode(other, body, self.options.body)?,
-        };
-        let raw = body::unsnap(&body, self.options.body)?;
+    fn take_push(&self, tenant: &str, body: &mut Body) -> Result<Taken, Error> {
+        let unsnapped = body::unsnap(&body.bytes, self.options.body, &self.memory)?;
+        let raw = &unsnapped.bytes;
         let door = self.door();
-        let push = push::Push::read(&raw, self.options.size, &door)?;
+        let push = push::Push::read(raw, self.options.size, &door)?;
         if push.streams.is_empty() {
             return Err(Error::NoStreams);
         }
@@ -366,7 +355,7 @@ impl Receiver {
         let block = Block {
             raw_len: u32::try_from(raw.len()).expect("checked against a limit"),
             entries: u32::try_from(push.entries).expect("likewise"),
-            body,
+            body: std::mem::take(&mut body.bytes),
         };
         let (lines, bytes) = (push.entries as u64, push.line_bytes as u64);
         let now_ns = perf::clock::unix_ns();
@@ -374,32 +363,23 @@ impl Receiver {
         Ok(Taken { lines, bytes, refused: Refused::default(), ticket: Some(ticket) })
     }
 
-    fn take_json(&self, tenant: &str, encoding: Encoding, body: Vec<u8>) -> Result<Taken, Error> {
-        let mut body = body::decode(encoding, body, self.options.body)?;
-        let push: json::Push<'_> = json::read(&mut body, self.options.json_depth_max)?;
-        push.check(self.options.size)?;
-        if push.streams.is_empty() {
-            return Err(Error::NoStreams);
-        }
-        Ok(self.arrive(tenant, &self.door(), |arrival| {
-            for stream in &push.streams {
-                arrival.json_stream(stream);
+    fn take_json(&self, tenant: &str, body: &mut [u8]) -> Result<Taken, Error> {
+        self.parser.borrow_mut().parse(body, |value| {
+            let push = json::Push::read(value, self.options.size)?;
+            if push.is_empty() {
+                return Err(Error::NoStreams);
             }
-        }))
+            Ok(self.arrive(tenant, &self.door(), |arrival| {
+                push.streams().for_each(|stream| arrival.json_stream(&stream));
+            }))
+        })
     }
 
-    fn take_lines(
-        &self,
-        tenant: &str,
-        encoding: Encoding,
-        body: Vec<u8>,
-        query: &lines::Query,
-    ) -> Result<Taken, Error> {
-        let body = body::decode(encoding, body, self.options.body)?;
-        self.check_lines(&body)?;
+    fn take_lines(&self, tenant: &str, body: &[u8], query: &lines::Query) -> Result<Taken, Error> {
+        self.check_lines(body)?;
         Ok(self.arrive(tenant, &self.door(), |arrival| {
             let pairs = query.labels.iter().map(|(n, v)| (n.as_str(), v.as_str().into()));
-            arrival.lines(pairs.collect(), &body);
+            arrival.lines(pairs.collect(), body);
         }))
     }
 
@@ -412,31 +392,13 @@ impl Receiver {
         Ok(())
     }
 
-    fn take_logs(
-        &self,
-        tenant: &str,
-        encoding: Encoding,
-        body: Vec<u8>,
-        many: bool,
-    ) -> Result<Taken, Error> {
-        let mut body = body::decode(encoding, body, self.options.body)?;
-        let depth_max = self.options.json_depth_max;
-        let parsed = if many {
-            self.check_lines(&body)?;
-            lines::of_mut(&mut body)
-                .map(|line| json::read::<json::Log<'_>>(line, depth_max))
-                .collect::<Result<Vec<_>, _>>()
-                .map(json::Logs::Many)?
-        } else {
-            json::read(&mut body, depth_max)?
-        };
-        let size = self.options.size;
-        let entries = logs::read(&parsed, size.entries_max)?;
-        Ok(self.arrive(tenant, &self.door(), |arrival| {
-            for entry in &entries {
-                arrival.log(entry);
-            }
-        }))
+    fn take_logs(&self, tenant: &str, body: &mut [u8]) -> Result<Taken, Error> {
+        self.parser.borrow_mut().parse(body, |value| {
+            let logs = logs::Logs::read(value, self.options.size.entries_max)?;
+            Ok(self.arrive(tenant, &self.door(), |arrival| {
+                logs.entries().for_each(|entry| arrival.log(entry));
+            }))
+        })
     }
 
     /// Takes in what `put` has, entry by entry.
@@ -461,6 +423,79 @@ impl Receiver {
         let ticket = (lines > 0).then_some(ticket);
         Taken { lines, bytes, refused, ticket }
     }
+}
+
+/// What a body is, once it is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Loki's push, a snappy block.
+    Protobuf,
+    Json,
+    Lines,
+    /// A log entry, or an array of such.
+    Log,
+    /// Log entries, one on each line.
+    LogLines,
+}
+
+impl Form {
+    fn of(endpoint: Endpoint, content_type: Option<&str>) -> Result<Form, Error> {
+        let kind = content_type.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+        let is = |expected: &str| kind.eq_ignore_ascii_case(expected);
+        match endpoint {
+            // As Loki has it: what is not said to be JSON is protobuf.
+            Endpoint::Push if kind.is_empty() => Err(Error::NoContentType),
+            Endpoint::Push if is("application/json") => Ok(Form::Json),
+            Endpoint::Push => Ok(Form::Protobuf),
+            Endpoint::Raw => Ok(Form::Lines),
+            Endpoint::Logs
+                if is("application/x-ndjson")
+                    || is("application/ndjson")
+                    || is("application/jsonl") =>
+            {
+                Ok(Form::LogLines)
+            }
+            Endpoint::Logs => Ok(Form::Log),
+        }
+    }
+}
+
+fn accepted(endpoint: Endpoint, lines: u64) -> Response<Full> {
+    match endpoint {
+        Endpoint::Push | Endpoint::Raw => {
+            let mut response = Response::new(Full::new(""));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+        Endpoint::Logs => {
+            let what = if lines == 1 { "log entry" } else { "log entries" };
+            let text = format!("{{\"status\":\"accepted\",\"message\":\"{lines} {what}\"}}\n");
+            respond(StatusCode::ACCEPTED, JSON, text)
+        }
+    }
+}
+
+fn refused(endpoint: Endpoint, error: &Error) -> Response<Full> {
+    let status = error.status();
+    let mut response = match endpoint {
+        Endpoint::Push | Endpoint::Raw => respond(status, TEXT, format!("{error}\n")),
+        Endpoint::Logs => {
+            let body = serde_json::json!({
+                "error": error.to_string(),
+                "code": status.as_u16(),
+                "timestamp": jiff::Timestamp::now().to_string(),
+            });
+            respond(status, JSON, format!("{body}\n"))
+        }
+    };
+    let after = match error {
+        Error::Rate(wait) => Some(HeaderValue::from(wait.as_secs() + 1)),
+        _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
+    };
+    if let Some(after) = after {
+        response.headers_mut().insert(header::RETRY_AFTER, after);
+    }
+    response
 }
 
 fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {

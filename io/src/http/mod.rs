@@ -1,0 +1,203 @@
+//! HTTP/1.1 and HTTP/2 on the executor that calls it: hyper over glommio's sockets, with a limit to
+//! everything a client may make it hold or wait for.
+
+mod doorman;
+
+mod socket;
+mod watch;
+
+mod body;
+
+pub use body::{BodyError, BodyMemory, Buffer, Full, Grant, declared, read_body};
+pub use doorman::Doorman;
+
+use glommio::net::{TcpListener, TcpStream};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use socket::Socket;
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use watch::{Phase, Watch, Watched};
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Of a request's line and headers.
+    pub head_bytes_max: usize,
+    pub headers_max: usize,
+    /// From the first byte of a request to the end of its headers.
+    pub head_time_max: Duration,
+    /// Between two requests, and before the first.
+    pub idle_time_max: Duration,
+    pub body_time_max: Duration,
+    /// A body slower than this, in bytes per second, is given up.
+    pub body_rate_min: u64,
+    /// Until the client has taken an answer.
+    pub answer_time_max: Duration,
+}
+
+/// With HTTP/2: requests at once on one connection.
+const REQUESTS_AT_ONCE_MAX: u32 = 64;
+/// With HTTP/2: what a client may send of one body, and of all, before it is read.
+const BODY_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// With HTTP/2: what is kept of answers that the client does not take.
+const ANSWERS_BYTES_MAX: usize = 64 << 10;
+/// What only a client that speaks HTTP/2 begins with, the first three bytes.
+const HTTP2_PREFACE: [u8; socket::FIRST_BYTES] = *b"PRI";
+
+/// What a request handler may know of its connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub peer: IpAddr,
+    /// There are too many connections: only questions are answered, and this one ends after it.
+    pub crowded: bool,
+    /// Many requests may be under way at once.
+    shared: Cell<bool>,
+    wait: Watched,
+}
+
+impl Connection {
+    fn is_shared(&self) -> bool {
+        self.shared.get()
+    }
+
+    fn enter(&self, phase: Phase) {
+        if !self.is_shared() {
+            self.wait.enter(phase);
+        }
+    }
+
+    /// A body that is given up is answered; whatever else takes too long is cut.
+    fn is_cut(&self) -> bool {
+        self.wait.is_overdue() && !matches!(self.wait.phase(), Phase::Body | Phase::Work)
+    }
+}
+
+/// What all connections of one listener share.
+struct Server<A> {
+    options: Options,
+    doorman: Arc<Doorman>,
+    answer: A,
+    watch: Rc<Watch>,
+    scratch: Rc<RefCell<Vec<u8>>>,
+}
+
+/// Answers requests until the executor ends.
+pub async fn serve<A, F>(listener: TcpListener, options: Options, doorman: Arc<Doorman>, answer: A)
+where
+    A: Fn(Request<Incoming>, Rc<Connection>) -> F + 'static,
+    F: Future<Output = Response<Full>> + 'static,
+{
+    let watch = Rc::new(Watch::new(options.clone()));
+    glommio::spawn_local(watch.clone().look_regularly()).detach();
+    let scratch = Rc::new(RefCell::new(vec![0; socket::READ_BYTES_MAX]));
+    let server = Rc::new(Server { options, doorman, answer, watch, scratch });
+    server.accept(&listener).await;
+}
+
+impl<A, F> Server<A>
+where
+    A: Fn(Request<Incoming>, Rc<Connection>) -> F + 'static,
+    F: Future<Output = Response<Full>> + 'static,
+{
+    async fn accept(self: Rc<Self>, listener: &TcpListener) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // Out of descriptors, most likely: accepting at once again would spin.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    glommio::timer::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(peer) = stream.peer_addr() else { continue };
+            // Closed unanswered, where even the crowd is too large.
+            let Some(crowded) = self.doorman.enter(peer.ip()) else { continue };
+            let _ = stream.set_nodelay(true);
+            let connection = Rc::new(Connection {
+                peer: peer.ip(),
+                crowded,
+                shared: Cell::new(false),
+                wait: self.watch.add(Phase::Idle, crowded),
+            });
+            let server = self.clone();
+            glommio::spawn_local(async move {
+                server.converse(stream, connection.clone()).await;
+                server.doorman.leave(connection.peer);
+            })
+            .detach();
+        }
+    }
+
+    /// One connection, to its end. A client that breaks off is its own affair.
+    async fn converse(self: &Rc<Self>, stream: TcpStream, connection: Rc<Connection>) {
+        let mut talk = pin!(self.talk(stream, connection.clone()));
+        std::future::poll_fn(|context| {
+            connection.wait.listen(context);
+            if talk.as_mut().poll(context).is_ready() || connection.is_cut() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    async fn talk(self: &Rc<Self>, stream: TcpStream, connection: Rc<Connection>) {
+        let service = {
+            let (server, connection) = (self.clone(), connection.clone());
+            service_fn(move |request| {
+                connection.enter(Phase::Work);
+                let answer = (server.answer)(request, connection.clone());
+                let connection = connection.clone();
+                async move {
+                    let response = answer.await;
+                    connection.enter(Phase::Answer);
+                    Ok::<_, Infallible>(response)
+                }
+            })
+        };
+        let mut socket = Socket::new(stream, connection.clone(), self.scratch.clone());
+        if socket.begins_with(HTTP2_PREFACE).await {
+            connection.shared.set(true);
+            connection.wait.enter(Phase::Shared);
+            let requests_max = if connection.crowded { 1 } else { REQUESTS_AT_ONCE_MAX };
+            let _ = hyper::server::conn::http2::Builder::new(Local)
+                .max_concurrent_streams(requests_max)
+                .max_header_list_size(
+                    u32::try_from(self.options.head_bytes_max).unwrap_or(u32::MAX),
+                )
+                .initial_stream_window_size(BODY_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+                .max_send_buf_size(ANSWERS_BYTES_MAX)
+                .serve_connection(socket, service)
+                .await;
+        } else {
+            let _ = hyper::server::conn::http1::Builder::new()
+                .keep_alive(!connection.crowded)
+                .half_close(true)
+                .max_buf_size(self.options.head_bytes_max)
+                .max_headers(self.options.headers_max)
+                .serve_connection(socket, service)
+                .await;
+        }
+    }
+}
+
+/// Runs the requests of an HTTP/2 connection on this executor.
+#[derive(Debug, Clone, Copy)]
+struct Local;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, request: F) {
+        glommio::spawn_local(request).detach();
+    }
+}

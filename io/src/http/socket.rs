@@ -1,0 +1,126 @@
+//! A glommio socket as hyper wants it.
+
+use super::Connection;
+use super::watch::Phase;
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
+use glommio::net::TcpStream;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// So many bytes tell the protocol.
+pub(super) const FIRST_BYTES: usize = 3;
+/// What one read takes at most.
+pub(super) const READ_BYTES_MAX: usize = 64 << 10;
+
+pub(super) struct Socket {
+    stream: TcpStream,
+    connection: Rc<Connection>,
+    /// Read into first; all sockets of a shard share it.
+    scratch: Rc<RefCell<Vec<u8>>>,
+    /// What was read to know the protocol, and is to be read once more.
+    first: [u8; FIRST_BYTES],
+    first_left: usize,
+    /// The client sends no more.
+    ended: bool,
+    closing: bool,
+}
+
+impl Socket {
+    pub fn new(
+        stream: TcpStream,
+        connection: Rc<Connection>,
+        scratch: Rc<RefCell<Vec<u8>>>,
+    ) -> Socket {
+        let (first, first_left) = ([0; FIRST_BYTES], 0);
+        Socket { stream, connection, scratch, first, first_left, ended: false, closing: false }
+    }
+
+    /// Waits for the first bytes. Whoever sends fewer at once than are needed begins with others.
+    pub async fn begins_with(&mut self, expected: [u8; FIRST_BYTES]) -> bool {
+        let mut first = [0; FIRST_BYTES];
+        // An error comes again with the next read.
+        let read = self.stream.read(&mut first).await.unwrap_or(0);
+        self.connection.wait.enter(Phase::Head);
+        self.first_left = read;
+        self.first[FIRST_BYTES - read..].copy_from_slice(&first[..read]);
+        first == expected
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        if this.first_left > 0 {
+            let taken = this.first_left.min(buffer.remaining());
+            let at = FIRST_BYTES - this.first_left;
+            buffer.put_slice(&this.first[at..at + taken]);
+            this.first_left -= taken;
+            return Poll::Ready(Ok(()));
+        }
+        let mut scratch = this.scratch.borrow_mut();
+        let wanted = scratch.len().min(buffer.remaining());
+        let stream = Pin::new(&mut this.stream);
+        let Poll::Ready(read) = stream.poll_read(context, &mut scratch[..wanted]) else {
+            return Poll::Pending;
+        };
+        let read = read?;
+        buffer.put_slice(&scratch[..read]);
+        this.ended = read == 0 && wanted > 0;
+        let wait = &this.connection.wait;
+        if wait.phase() == Phase::Idle && read > 0 {
+            wait.enter(Phase::Head);
+        } else if wait.phase() == Phase::Shared {
+            wait.moved(read);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.connection.wait.moved(bytes);
+        }
+        written
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() && self.connection.wait.phase() == Phase::Answer {
+            self.connection.wait.enter(Phase::Idle);
+        }
+        flushed
+    }
+
+    /// Says that this end is done, and hears the client out, so that it gets to read the last answer.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        if !this.closing {
+            this.closing = true;
+            this.connection.wait.enter(Phase::Close);
+            std::task::ready!(Pin::new(&mut this.stream).poll_close(context))?;
+        }
+        let mut scratch = this.scratch.borrow_mut();
+        while !this.ended {
+            let stream = Pin::new(&mut this.stream);
+            let read = std::task::ready!(stream.poll_read(context, &mut scratch[..]));
+            this.ended = !matches!(read, Ok(read) if read > 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
