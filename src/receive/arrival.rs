@@ -2,7 +2,7 @@
 //! given a timestamp where they have none.
 
 use super::admit::{Door, Measure, Refusal, Refused};
-use super::{json, lines, logs, push};
+use super::{json, lines, logs, otlp, push};
 use crate::batch::put_metadata;
 use crate::intake::Pending;
 use crate::labels::{self, Pair};
@@ -187,6 +187,19 @@ impl<'a> Arrival<'a> {
         self.stream(pairs.collect(), 1, entries);
     }
 
+    pub fn export(&mut self, export: &otlp::Export<'_>) {
+        for stream in &export.streams {
+            let pairs = stream.labels.iter().map(|(name, value)| (name.as_str(), value.into()));
+            let stamps = self.stamps.clone();
+            let entries = export.records(stream).map(|record| {
+                let stamp_ns = record.stamp_ns.unwrap_or_else(|| stamps.next());
+                let measure = Measure { stamp_ns, ..record.measure };
+                (measure, Entry::Made(record.line, record.metadata))
+            });
+            self.stream(pairs.collect(), export.count(stream), entries);
+        }
+    }
+
     /// `count` entries of one stream; in elements no larger than a block.
     fn stream<'p, 'b>(
         &mut self,
@@ -217,15 +230,23 @@ impl<'a> Arrival<'a> {
                     continue;
                 }
                 self.metadata.clear();
-                if let Entry::Parts(_, metadata) = entry {
-                    metadata.iter().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
+                match entry {
+                    Entry::Encoded(_) => {}
+                    Entry::Parts(_, metadata) => {
+                        metadata.iter().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
+                    }
+                    Entry::Made(_, metadata) => {
+                        metadata.iter().for_each(|part| self.metadata.extend_from_slice(part));
+                    }
                 }
                 if let Some(labels) = &admitted.overflow {
                     put_metadata(&mut self.metadata, OVERFLOW_METADATA, labels);
                 }
                 match entry {
                     Entry::Encoded(entry) => element.push_encoded(entry, &self.metadata),
-                    Entry::Parts(line, _) => element.push(measure.stamp_ns, line, &self.metadata),
+                    Entry::Parts(line, _) | Entry::Made(line, _) => {
+                        element.push(measure.stamp_ns, line, &self.metadata);
+                    }
                 }
                 taken += measure.line_bytes + self.metadata.len();
                 self.lines += 1;
@@ -242,6 +263,8 @@ enum Entry<'a> {
     Encoded(&'a [u8]),
     /// Its line and its metadata.
     Parts(&'a [u8], &'a [(&'a str, &'a str)]),
+    /// Its line and its metadata, which is encoded: its own, its resource's and its scope's.
+    Made(&'a [u8], [&'a [u8]; 3]),
 }
 
 #[cfg(test)]

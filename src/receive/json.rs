@@ -7,6 +7,7 @@ use super::push::{BadPush, Size};
 use crate::labels;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use simd_json::Tape;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -82,10 +83,19 @@ impl Entry<'_> {
 
 /// Reads a body, which is written over.
 pub fn read<'a, T: Deserialize<'a>>(body: &'a mut [u8], depth_max: usize) -> Result<T, BadJson> {
-    if depth(body) > depth_max {
-        return Err(BadJson::Deep { max: depth_max });
-    }
+    check_depth(body, depth_max)?;
     simd_json::serde::from_slice(body).map_err(|error| BadJson::Form(error.to_string()))
+}
+
+/// Reads a body, which is written over, without making anything of it: each value is a small node, and
+/// what is not looked at costs no more.
+pub fn read_nodes(body: &mut [u8], depth_max: usize) -> Result<Tape<'_>, BadJson> {
+    check_depth(body, depth_max)?;
+    simd_json::to_tape(body).map_err(|error| BadJson::Form(error.to_string()))
+}
+
+fn check_depth(body: &[u8], max: usize) -> Result<(), BadJson> {
+    if depth(body) > max { Err(BadJson::Deep { max }) } else { Ok(()) }
 }
 
 /// How deep arrays and objects stand in one another.

@@ -9,6 +9,7 @@ pub mod body;
 pub mod json;
 pub mod lines;
 pub mod logs;
+pub mod otlp;
 pub mod push;
 pub mod wire;
 
