@@ -187,6 +187,8 @@ impl<'a> Arrival<'a> {
         self.stream(pairs.collect(), 1, entries);
     }
 
+    /// The entries of an export, stream by stream.
+    #[cfg_attr(not(test), expect(dead_code, reason = "its endpoint is not served yet"))]
     pub fn export(&mut self, export: &otlp::Export<'_>) {
         for stream in &export.streams {
             let pairs = stream.labels.iter().map(|(name, value)| (name.as_str(), value.into()));

@@ -7,7 +7,7 @@ use super::push::{BadPush, Size};
 use crate::labels;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use simd_json::Tape;
+use simd_json::{Node, Tape};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -18,6 +18,8 @@ pub enum BadJson {
     Form(String),
     #[error("the body is nested deeper than {max} levels")]
     Deep { max: usize },
+    #[error("the body has more than {max} values and names")]
+    Large { max: usize },
 }
 
 /// A push: `{"streams": [{"stream": {…}, "values": [["ns", "line", {…}?], …]}, …]}`.
@@ -83,46 +85,68 @@ impl Entry<'_> {
 
 /// Reads a body, which is written over.
 pub fn read<'a, T: Deserialize<'a>>(body: &'a mut [u8], depth_max: usize) -> Result<T, BadJson> {
-    check_depth(body, depth_max)?;
+    Shape::of(body).check_depth(depth_max)?;
     simd_json::serde::from_slice(body).map_err(|error| BadJson::Form(error.to_string()))
 }
 
-/// Reads a body, which is written over, without making anything of it: each value is a small node, and
-/// what is not looked at costs no more.
-pub fn read_nodes(body: &mut [u8], depth_max: usize) -> Result<Tape<'_>, BadJson> {
-    check_depth(body, depth_max)?;
+/// Reads a body, which is written over, without making anything of it but a node of each value, in
+/// `bytes_max` at most.
+pub fn read_nodes(
+    body: &mut [u8],
+    depth_max: usize,
+    bytes_max: usize,
+) -> Result<Tape<'_>, BadJson> {
+    let shape = Shape::of(body);
+    shape.check_depth(depth_max)?;
+    let max = bytes_max / size_of::<Node<'_>>();
+    if shape.nodes > max {
+        return Err(BadJson::Large { max });
+    }
     simd_json::to_tape(body).map_err(|error| BadJson::Form(error.to_string()))
 }
 
-fn check_depth(body: &[u8], max: usize) -> Result<(), BadJson> {
-    if depth(body) > max { Err(BadJson::Deep { max }) } else { Ok(()) }
+/// What is seen of a body before it is read.
+struct Shape {
+    /// How deep arrays and objects stand in one another.
+    depth: usize,
+    /// Values and names, at most.
+    nodes: usize,
 }
 
-/// How deep arrays and objects stand in one another.
-fn depth(body: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_text, mut escaped) = (false, false);
-    for byte in body {
-        if in_text {
+impl Shape {
+    fn of(body: &[u8]) -> Shape {
+        let (mut depth, mut deepest) = (0_usize, 0);
+        // Before each but the first stands a sign that stands before no other.
+        let mut nodes = 1;
+        let (mut in_text, mut escaped) = (false, false);
+        for byte in body {
+            if in_text {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    b'"' => in_text = false,
+                    _ => {}
+                }
+                continue;
+            }
             match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_text = false,
+                b'"' => in_text = true,
+                b'[' | b'{' => {
+                    depth += 1;
+                    deepest = deepest.max(depth);
+                    nodes += 1;
+                }
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                b',' | b':' => nodes += 1,
                 _ => {}
             }
-            continue;
         }
-        match byte {
-            b'"' => in_text = true,
-            b'[' | b'{' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
+        Shape { depth: deepest, nodes }
     }
-    deepest
+
+    fn check_depth(&self, max: usize) -> Result<(), BadJson> {
+        if self.depth > max { Err(BadJson::Deep { max }) } else { Ok(()) }
+    }
 }
 
 fn or_null<'de, D, T>(from: D) -> Result<T, D::Error>

@@ -10,7 +10,6 @@ use crate::receive::admit::{Door, LABELS_BYTES_MAX, Measure};
 use crate::receive::push::BadPush;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::ops::Range;
 
 /// An export that was read to its end.
@@ -125,7 +124,11 @@ pub struct LogRecord<'a> {
     pub event_name: &'a [u8],
 }
 
+/// Takes a name and a value.
+type Put<'p, Builder> = dyn FnMut(&mut Builder, String, &[u8]) -> Result<(), BadExport> + 'p;
+
 const EVENT_NAME: &str = "event_name";
+const HEX: &[u8; 16] = b"0123456789abcdef";
 /// What of a name that is none is repeated.
 const NAME_SHOWN_BYTES_MAX: usize = 100;
 
@@ -295,7 +298,8 @@ impl<'a, 'd> Builder<'a, 'd> {
     }
 
     fn fits(&self, part: &Part) -> bool {
-        self.door.fits(&measure(&[], [part, &Part::default(), &Part::default()]))
+        let (metadata_bytes, metadata_pairs) = (part.bytes, part.pairs);
+        self.door.fits(&Measure { metadata_bytes, metadata_pairs, ..Measure::default() })
     }
 
     /// Counts what is made, also where it is not kept: it costs time all the same.
@@ -330,7 +334,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         }
         let mut hex = String::with_capacity(2 * id.len());
         for byte in id {
-            let _ = write!(hex, "{byte:02x}");
+            hex.extend([byte >> 4, byte & 15].map(|digit| char::from(HEX[usize::from(digit)])));
         }
         self.put(name, hex.as_bytes(), part)
     }
@@ -344,7 +348,7 @@ impl<'a, 'd> Builder<'a, 'd> {
         &mut self,
         prefix: &str,
         attribute: &Attribute<'_>,
-        put: &mut dyn FnMut(&mut Self, String, &[u8]) -> Result<(), BadExport>,
+        put: &mut Put<'_, Self>,
     ) -> Result<(), BadExport> {
         let full = if prefix.is_empty() {
             Cow::Borrowed(attribute.name)

@@ -5,7 +5,7 @@
 
 use super::export::{Builder, LogRecord, ScopeFacts};
 use super::value::{Attribute, Value, from_base64};
-use super::{BadExport, DEPTH_MAX, Room};
+use super::{BadExport, DEPTH_MAX, Limits, Room};
 use crate::receive::json;
 use simd_json::prelude::*;
 use simd_json::tape::Value as Node;
@@ -14,8 +14,12 @@ use simd_json::tape::Value as Node;
 /// around the value of a record's attribute.
 const JSON_DEPTH_MAX: usize = 10 + 4 * DEPTH_MAX;
 
-pub fn read<'a>(body: &'a mut [u8], builder: &mut Builder<'a, '_>) -> Result<(), BadExport> {
-    let tape = json::read_nodes(body, JSON_DEPTH_MAX)?;
+pub fn read<'a>(
+    body: &'a mut [u8],
+    limits: Limits,
+    builder: &mut Builder<'a, '_>,
+) -> Result<(), BadExport> {
+    let tape = json::read_nodes(body, JSON_DEPTH_MAX, limits.made_bytes_max)?;
     let root = tape.as_value();
     if root.as_object().is_none() {
         return Err(BadExport::Expected("an object"));

@@ -28,7 +28,7 @@ pub struct Limits {
     /// A resource with records is a stream.
     pub size: Size,
     /// What is made of a body: lines, labels and metadata, those of resources and scopes counted with
-    /// each record, since each is stored with them.
+    /// each record, since each is stored with them; and the nodes of JSON.
     pub made_bytes_max: usize,
 }
 
@@ -66,7 +66,7 @@ impl BadExport {
     /// Whether less at once would pass.
     #[must_use]
     pub fn is_size(&self) -> bool {
-        matches!(self, BadExport::TooLarge { .. })
+        matches!(self, BadExport::TooLarge { .. } | BadExport::Json(BadJson::Large { .. }))
     }
 }
 
@@ -80,7 +80,7 @@ pub fn read<'a>(
     let mut builder = export::Builder::new(limits, door);
     match kind {
         Kind::Protobuf => proto::read(body, &mut builder)?,
-        Kind::Json => json::read(body, &mut builder)?,
+        Kind::Json => json::read(body, limits, &mut builder)?,
     }
     Ok(builder.done())
 }

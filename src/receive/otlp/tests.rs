@@ -128,7 +128,10 @@ fn protobuf(message: &str, json: &Json) -> Vec<u8> {
             let pairs = text().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
             pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
         };
-        let low = |number: i128| number as u64;
+        let low = |number: i128| {
+            let negative = || i64::try_from(number).unwrap().cast_unsigned();
+            u64::try_from(number).unwrap_or_else(|_| negative())
+        };
         out.extend(match (message, name.as_str()) {
             ("export", "resourceLogs") => inner(1, "resource_logs"),
             ("resource_logs", "resource") => inner(1, "resource"),
@@ -597,6 +600,9 @@ fn what_is_made_of_an_export_is_bounded() {
         let bad = bad(&export(&[], &[json!({"attributes": [attribute(&long, map)]})]));
         assert_eq!(bad, BadExport::TooLarge { max: LIMITS.made_bytes_max });
     }
+    let nodes = format!("{{\"x\": [0{}]}}", ",0".repeat(100_000));
+    let bad = stored(Kind::Json, nodes.as_bytes()).unwrap_err();
+    assert!(matches!(bad, BadExport::Json(BadJson::Large { .. })), "{bad}");
     // Values of which each is two bytes.
     let values = bytes_field(6, b"").repeat(VALUES_MAX + 1);
     let body = bytes_field(1, &bytes_field(2, &bytes_field(2, &values)));
