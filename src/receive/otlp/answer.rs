@@ -12,8 +12,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By the media type of a body, without its parameters and in lower case; None is no type that OTLP
-    /// has.
+    /// By the media type of a body, without its parameters and in lower case; None where OTLP has no
+    /// such type.
     #[must_use]
     pub fn of(media_type: &str) -> Option<Kind> {
         match media_type {

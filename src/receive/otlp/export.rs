@@ -43,7 +43,8 @@ struct Entry<'a> {
     metadata: Part,
 }
 
-/// Some metadata: its size as Loki counts it, and where it stands; nowhere if no entry may have so much.
+/// Some metadata: its size as Loki counts it, and where it stands; nowhere if no entry may have so
+/// much.
 #[derive(Debug, Default)]
 struct Part {
     bytes: usize,
@@ -165,12 +166,13 @@ impl<'a, 'd> Builder<'a, 'd> {
         for attribute in attributes {
             if is_label(attribute.name) {
                 self.flatten("", attribute, &mut |builder, name, value| {
+                    let value = String::from_utf8_lossy(value);
                     builder.spend(name.len() + value.len())?;
                     label_bytes += name.len() + value.len();
                     if label_bytes > LABELS_BYTES_MAX {
                         return Err(BadExport::Labels);
                     }
-                    labels.insert(name, String::from_utf8_lossy(value).into_owned());
+                    labels.insert(name, value.into_owned());
                     Ok(())
                 })?;
             } else {
@@ -200,11 +202,8 @@ impl<'a, 'd> Builder<'a, 'd> {
         for attribute in &scope.attributes {
             self.attribute(attribute, &mut metadata)?;
         }
-        for (name, value) in [("scope_name", scope.name), ("scope_version", scope.version)] {
-            if !value.is_empty() {
-                self.put(name, value, &mut metadata)?;
-            }
-        }
+        self.text("scope_name", scope.name, &mut metadata)?;
+        self.text("scope_version", scope.version, &mut metadata)?;
         let dropped = scope.dropped_attributes;
         self.number("scope_dropped_attributes_count", dropped.into(), &mut metadata)?;
         let metadata = self.closed(metadata);
@@ -311,11 +310,12 @@ impl<'a, 'd> Builder<'a, 'd> {
 
     /// Adds a pair of metadata to a part.
     fn put(&mut self, name: &str, value: &[u8], part: &mut Part) -> Result<(), BadExport> {
+        let value = String::from_utf8_lossy(value);
         self.spend(name.len() + value.len())?;
         part.bytes += name.len() + value.len();
         part.pairs += 1;
         if self.fits(part) {
-            put_metadata(&mut self.export.made, name, &String::from_utf8_lossy(value));
+            put_metadata(&mut self.export.made, name, &value);
         }
         Ok(())
     }

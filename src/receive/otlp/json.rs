@@ -1,7 +1,7 @@
 //! An export in JSON, with the names and forms that OTLP has for it.
 //!
-//! It is not read into types of its own but looked at node by node: a record with many attributes would
-//! be many times as large in memory as it came.
+//! It is not read into types of its own but looked at node by node: a record with many attributes
+//! would be many times as large in memory as it came.
 
 use super::export::{Builder, LogRecord, ScopeFacts};
 use super::value::{Attribute, Value, from_base64};

@@ -1,8 +1,9 @@
 //! OpenTelemetry's logs over HTTP, as Loki takes them on its own endpoint: some attributes of a
 //! resource become the labels of a stream, everything else the structured metadata of its entries.
 //!
-//! A body is read once, record by record ([`proto`], [`json`]), into what will be stored ([`export`]).
-//! The metadata of a resource and of a scope is made once, whatever the number of their records.
+//! A body is read once, record by record (`proto`, `json`), into what will be stored ([`export`]); it
+//! is answered in its own form ([`answer`]). The metadata of a resource and of a scope is made once,
+//! whatever the number of their records.
 
 pub mod answer;
 pub mod export;
@@ -27,15 +28,15 @@ use super::wire::WireError;
 pub struct Limits {
     /// A resource with records is a stream.
     pub size: Size,
-    /// What is made of a body: lines, labels and metadata, those of resources and scopes counted with
-    /// each record, since each is stored with them; and the nodes of JSON.
+    /// What is made of a body: lines, labels and metadata, those of resources and scopes counted
+    /// with each record, since each is stored with them; and the nodes of JSON.
     pub made_bytes_max: usize,
 }
 
 /// How deep lists and maps may stand in one another.
 pub const DEPTH_MAX: usize = 16;
-/// Attributes, and values in lists, of one resource, scope or record: more than Loki's limits for an
-/// entry leave room for.
+/// Attributes, and values in lists, of one resource, scope or record: more than Loki's limits for
+/// an entry leave room for.
 pub const VALUES_MAX: usize = 128 << 10;
 
 /// Why an export as a whole is refused; nothing of it is stored.

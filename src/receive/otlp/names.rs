@@ -22,8 +22,8 @@ const LABELS: [&str; 18] = [
     "k8s.cronjob.name",
     "k8s.job.name",
 ];
-/// Labels that name the service where nothing else does, the first that there is: Loki's default for
-/// discover_service_name.
+/// Labels that name the service where nothing else does, the first that there is: Loki's default
+/// for discover_service_name.
 pub const SERVICE_LABELS: [&str; 13] = [
     "service",
     "app",
@@ -52,8 +52,8 @@ pub fn is_label(name: &[u8]) -> bool {
     LABELS.iter().any(|label| label.as_bytes() == name)
 }
 
-/// A name as Loki has it: letters and digits, with one underscore for whatever is between them. None
-/// where neither a letter nor a digit is in it, for which Loki has no name.
+/// A name as Loki has it: letters and digits, with one underscore for whatever is between them.
+/// None where neither a letter nor a digit is in it, for which Loki has no name.
 pub fn normalise(name: &[u8]) -> Option<String> {
     let inner = name.strip_prefix(RESERVED).and_then(|rest| rest.strip_suffix(RESERVED));
     let part = inner.unwrap_or(name);

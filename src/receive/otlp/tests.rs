@@ -214,6 +214,11 @@ fn export(resource: &[Json], records: &[Json]) -> Json {
     }]})
 }
 
+/// With its first resource so many times.
+fn repeated(times: usize, export: &Json) -> Json {
+    json!({"resourceLogs": vec![export["resourceLogs"][0].clone(); times]})
+}
+
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
     expected.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
@@ -410,8 +415,7 @@ fn an_export_that_is_bad_is_bad_as_a_whole() {
         other => panic!("{other}"),
     };
     assert_eq!(too_many(bad(&export(&[], &many))), (101, 100));
-    let streams =
-        json!({"resourceLogs": vec![export(&[], &[json!({})])["resourceLogs"][0].clone(); 4]});
+    let streams = repeated(4, &export(&[], &[json!({})]));
     assert_eq!(too_many(bad(&streams)), (4, 3));
     let large = attribute("k8s.pod.name", text(&"x".repeat(LABELS_BYTES_MAX)));
     assert_eq!(bad(&export(&[large], &[])), BadExport::Labels);
@@ -423,7 +427,7 @@ fn nothing_to_store_is_stored() {
         let (found, refused) = both(&json);
         assert!(found.is_empty() && refused.is_empty());
     }
-    let many = json!({"resourceLogs": vec![export(&[attribute("a", text("b"))], &[])["resourceLogs"][0].clone(); 50]});
+    let many = repeated(50, &export(&[attribute("a", text("b"))], &[]));
     assert!(both(&many).0.is_empty(), "resources without records are no streams");
 }
 

@@ -27,8 +27,8 @@ pub struct Attribute<'a> {
 struct NoForm;
 
 impl<'a> Value<'a> {
-    /// The value as a text: what is made of others is JSON, as Go writes it. Loki has an empty text for
-    /// a list or a map with a number that JSON has no form for.
+    /// The value as a text: what is made of others is JSON, as Go writes it. Loki has an empty text
+    /// for a list or a map with a number that JSON has no form for.
     pub fn text(&self) -> Cow<'a, [u8]> {
         let mut out = String::new();
         match self {
@@ -101,8 +101,8 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The shortest digits that are read back as this number; with an exponent where it is very small or
-/// very large.
+/// The shortest digits that are read back as this number; with an exponent where it is very small
+/// or very large.
 fn put_float(number: f64, out: &mut String) {
     if number == 0.0 || (1e-6..1e21).contains(&number.abs()) {
         let _ = write!(out, "{number}");
