@@ -290,7 +290,7 @@ fn put_varint_at(out: &mut [u8], mut at: usize, mut value: u64) -> usize {
     at + 1
 }
 
-fn put_varint(out: &mut Vec<u8>, value: u64) {
+pub fn put_varint(out: &mut Vec<u8>, value: u64) {
     let mut bytes = [0; 10];
     let end = put_varint_at(&mut bytes, 0, value);
     out.extend_from_slice(&bytes[..end]);

@@ -141,13 +141,19 @@ impl<'a> Door<'a> {
     /// Whether an entry of the stream with these labels may pass.
     #[inline]
     pub fn entry(&self, labels: &str, entry: &Measure) -> Result<(), Refusal> {
-        let limits = self.limits;
         let passes = entry.stamp_ns >= self.oldest_ns
             && entry.stamp_ns <= self.newest_ns
-            && entry.line_bytes <= limits.line_bytes_max
-            && entry.metadata_bytes <= limits.metadata_bytes_max
-            && entry.metadata_pairs <= limits.metadata_pairs_max;
+            && self.fits(entry);
         if passes { Ok(()) } else { Err(self.refusal(shown(labels), entry)) }
+    }
+
+    /// Whether an entry is small enough, whatever its time.
+    #[inline]
+    #[must_use]
+    pub fn fits(&self, entry: &Measure) -> bool {
+        entry.line_bytes <= self.limits.line_bytes_max
+            && entry.metadata_bytes <= self.limits.metadata_bytes_max
+            && entry.metadata_pairs <= self.limits.metadata_pairs_max
     }
 
     /// In the order in which Loki looks.

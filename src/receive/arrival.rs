@@ -2,7 +2,7 @@
 //! given a timestamp where they have none.
 
 use super::admit::{Door, Measure, Refusal, Refused};
-use super::{json, lines, logs, push};
+use super::{json, lines, logs, otlp, push};
 use crate::batch::put_metadata;
 use crate::intake::Pending;
 use crate::labels::{self, Pair};
@@ -183,6 +183,20 @@ impl<'a> Arrival<'a> {
         self.stream(entry.labels, 1, entries);
     }
 
+    /// The entries of an export, stream by stream.
+    pub fn export(&mut self, export: &otlp::Export<'_>) {
+        for stream in &export.streams {
+            let pairs = stream.labels.iter().map(|(name, value)| (name.as_str(), value.into()));
+            let stamps = self.stamps.clone();
+            let entries = export.records(stream).map(|record| {
+                let stamp_ns = record.stamp_ns.unwrap_or_else(|| stamps.next());
+                let measure = Measure { stamp_ns, ..record.measure };
+                (measure, Entry::Made(record.line, record.metadata))
+            });
+            self.stream(pairs.collect(), export.count(stream), entries);
+        }
+    }
+
     /// `count` entries of one stream; in elements no larger than a block.
     fn stream<'p, 'b>(
         &mut self,
@@ -213,8 +227,14 @@ impl<'a> Arrival<'a> {
                     continue;
                 }
                 self.metadata.clear();
-                if let Entry::Json(entry) = &entry {
-                    entry.metadata().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
+                match &entry {
+                    Entry::Encoded(_) | Entry::Line(_) => {}
+                    Entry::Json(entry) => {
+                        entry.metadata().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
+                    }
+                    Entry::Made(_, metadata) => {
+                        metadata.iter().for_each(|part| self.metadata.extend_from_slice(part));
+                    }
                 }
                 if let Some(labels) = &admitted.overflow {
                     put_metadata(&mut self.metadata, OVERFLOW_METADATA, labels);
@@ -222,7 +242,9 @@ impl<'a> Arrival<'a> {
                 let stamp_ns = measure.stamp_ns;
                 match &entry {
                     Entry::Encoded(entry) => element.push_encoded(entry, &self.metadata),
-                    Entry::Line(line) => element.push(stamp_ns, line, &self.metadata),
+                    Entry::Line(line) | Entry::Made(line, _) => {
+                        element.push(stamp_ns, line, &self.metadata);
+                    }
                     Entry::Json(entry) => {
                         element.push(stamp_ns, entry.line.as_bytes(), &self.metadata);
                     }
@@ -242,6 +264,8 @@ enum Entry<'t, 'a> {
     Encoded(&'a [u8]),
     Line(&'a [u8]),
     Json(json::Entry<'t, 'a>),
+    /// Its line and its metadata, which is encoded: its own, its resource's and its scope's.
+    Made(&'a [u8], [&'a [u8]; 3]),
 }
 
 #[cfg(test)]

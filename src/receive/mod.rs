@@ -9,6 +9,7 @@ pub mod body;
 pub mod json;
 pub mod lines;
 pub mod logs;
+pub mod otlp;
 pub mod push;
 pub mod wire;
 
@@ -25,6 +26,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use io::http::{self, BodyError, BodyMemory, Connection, Full};
 use json::BadJson;
 use logs::BadLog;
+use otlp::BadExport;
 use perf::metrics;
 use push::BadPush;
 use shards::rate::Rates;
@@ -72,6 +74,8 @@ pub enum Ack {
 
 /// Loki's limit, which its clients know.
 const TENANT_BYTES_MAX: usize = 150;
+/// What an export may become, as a multiple of what its body may be.
+const EXPORT_GROWTH_MAX: usize = 4;
 const TENANT_SIGNS: &[u8] = b"!-_.*'()";
 /// After which a client may try again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -105,6 +109,10 @@ pub enum Error {
     #[error("{0}")]
     Log(#[from] BadLog),
     #[error("{0}")]
+    Export(#[from] BadExport),
+    #[error("expected Content-Type application/x-protobuf or application/json")]
+    MediaType,
+    #[error("{0}")]
     Query(#[from] lines::BadQuery),
     #[error("error at least one valid stream is required for ingestion")]
     NoStreams,
@@ -136,10 +144,12 @@ pub enum Endpoint {
     Raw,
     /// The predecessor's log entries.
     Logs,
+    /// OpenTelemetry's.
+    Otlp,
 }
 
 impl Endpoint {
-    const ALL: [Endpoint; 3] = [Endpoint::Push, Endpoint::Raw, Endpoint::Logs];
+    const ALL: [Endpoint; 4] = [Endpoint::Push, Endpoint::Raw, Endpoint::Logs, Endpoint::Otlp];
 
     #[must_use]
     pub fn of(path: &str) -> Option<Endpoint> {
@@ -151,6 +161,7 @@ impl Endpoint {
             Endpoint::Push => "/loki/api/v1/push",
             Endpoint::Raw => "/loki/api/v1/raw",
             Endpoint::Logs => "/api/v1/logs",
+            Endpoint::Otlp => "/otlp/v1/logs",
         }
     }
 }
@@ -164,6 +175,8 @@ impl Error {
                 | BadBody::Read(BodyError::TooLarge { .. }),
             )
             | Error::Json(BadJson::Large { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::Export(bad) if bad.is_size() => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Error::Body(BadBody::Read(BodyError::Slow)) => StatusCode::REQUEST_TIMEOUT,
             Error::Body(BadBody::Read(BodyError::Crowded))
             | Error::NotStored(_)
@@ -176,6 +189,7 @@ impl Error {
             | Error::Push(_)
             | Error::Json(_)
             | Error::Log(_)
+            | Error::Export(_)
             | Error::Query(_)
             | Error::Refused(_)
             | Error::Tenant(_)
@@ -222,9 +236,18 @@ impl Receiver {
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Response<Full> {
-        let mut response = match self.receive(endpoint, request, connection).await {
-            Ok(lines) => accepted(endpoint, lines),
-            Err(error) => refused(endpoint, &error),
+        // Of a type that OTLP has not, what a person can read.
+        let form = Form::of(endpoint, text_of(request.headers(), header::CONTENT_TYPE));
+        let kind = if let Ok(Form::Otlp(kind)) = form { kind } else { otlp::Kind::Json };
+        let mut response = match self.receive(endpoint, form, request, connection).await {
+            Ok(lines) => accepted(endpoint, kind, lines),
+            // What was refused is not to be sent again: that is a success, in part.
+            Err(Error::Refused(refused)) if endpoint == Endpoint::Otlp => {
+                let text = refused.to_string();
+                let body = otlp::answer::partial_success(kind, refused.entries, &text);
+                respond(StatusCode::OK, kind.media_type(), body)
+            }
+            Err(error) => refused(endpoint, kind, &error),
         };
         if connection.crowded {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
@@ -236,6 +259,7 @@ impl Receiver {
     async fn receive(
         &self,
         endpoint: Endpoint,
+        form: Result<Form, Error>,
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Result<u64, Error> {
@@ -252,7 +276,7 @@ impl Receiver {
         let with_labels = endpoint == Endpoint::Raw;
         let query = lines::Query::read(head.uri.query().unwrap_or_default(), with_labels)?;
         let encoding = Encoding::of(text_of(&head.headers, header::CONTENT_ENCODING))?;
-        let form = Form::of(endpoint, text_of(&head.headers, header::CONTENT_TYPE))?;
+        let form = form?;
         let mut body = self.read(connection, incoming, encoding, form).await?;
         self.intake.room(deadline).await?;
         let taken = match form {
@@ -264,6 +288,7 @@ impl Receiver {
                 self.check_lines(&body.bytes)?;
                 self.take_logs(&tenant, &mut lines::joined(&body.bytes))?
             }
+            Form::Otlp(kind) => self.take_export(&tenant, &mut body.bytes, kind)?,
         };
         drop(body);
         self.counts.lines.inc_by(taken.lines);
@@ -401,6 +426,17 @@ impl Receiver {
         })
     }
 
+    fn take_export(&self, tenant: &str, body: &mut [u8], kind: otlp::Kind) -> Result<Taken, Error> {
+        let limits = otlp::Limits {
+            size: self.options.size,
+            made_bytes_max: EXPORT_GROWTH_MAX * self.options.body.decoded_bytes_max,
+            json_values_max: self.options.json.values_max,
+        };
+        let door = self.door();
+        let export = otlp::read(kind, body, limits, &door)?;
+        Ok(self.arrive(tenant, &door, |arrival| arrival.export(&export)))
+    }
+
     /// Takes in what `put` has, entry by entry.
     fn arrive(&self, tenant: &str, door: &Door<'_>, put: impl FnOnce(&mut Arrival<'_>)) -> Taken {
         let now_ns = perf::clock::unix_ns();
@@ -436,6 +472,7 @@ enum Form {
     Log,
     /// Log entries, one on each line.
     LogLines,
+    Otlp(otlp::Kind),
 }
 
 impl Form {
@@ -456,12 +493,16 @@ impl Form {
                 Ok(Form::LogLines)
             }
             Endpoint::Logs => Ok(Form::Log),
+            Endpoint::Otlp if is("application/x-protobuf") => Ok(Form::Otlp(otlp::Kind::Protobuf)),
+            Endpoint::Otlp if is("application/json") => Ok(Form::Otlp(otlp::Kind::Json)),
+            Endpoint::Otlp => Err(Error::MediaType),
         }
     }
 }
 
-fn accepted(endpoint: Endpoint, lines: u64) -> Response<Full> {
+fn accepted(endpoint: Endpoint, kind: otlp::Kind, lines: u64) -> Response<Full> {
     match endpoint {
+        Endpoint::Otlp => respond(StatusCode::OK, kind.media_type(), otlp::answer::success(kind)),
         Endpoint::Push | Endpoint::Raw => {
             let mut response = Response::new(Full::new(""));
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -475,9 +516,19 @@ fn accepted(endpoint: Endpoint, lines: u64) -> Response<Full> {
     }
 }
 
-fn refused(endpoint: Endpoint, error: &Error) -> Response<Full> {
-    let status = error.status();
+fn refused(endpoint: Endpoint, kind: otlp::Kind, error: &Error) -> Response<Full> {
+    let status = match error.status() {
+        // Its clients try again for this one only.
+        StatusCode::REQUEST_TIMEOUT if endpoint == Endpoint::Otlp => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        status => status,
+    };
     let mut response = match endpoint {
+        Endpoint::Otlp => {
+            let body = otlp::answer::failure(kind, status, &error.to_string());
+            respond(status, kind.media_type(), body)
+        }
         Endpoint::Push | Endpoint::Raw => respond(status, TEXT, format!("{error}\n")),
         Endpoint::Logs => {
             let body = serde_json::json!({
@@ -517,4 +568,29 @@ pub fn respond(
 #[must_use]
 pub fn no_endpoint() -> Response<Full> {
     respond(StatusCode::NOT_FOUND, TEXT, format!("{}\n", Error::NoEndpoint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_what_its_endpoint_and_its_type_say() {
+        for (endpoint, kind, expected) in [
+            (Endpoint::Push, Some("application/json; charset=utf-8"), Some(Form::Json)),
+            (Endpoint::Push, Some("application/x-protobuf"), Some(Form::Protobuf)),
+            (Endpoint::Push, Some("text/plain"), Some(Form::Protobuf)),
+            (Endpoint::Push, None, None),
+            (Endpoint::Raw, None, Some(Form::Lines)),
+            (Endpoint::Logs, None, Some(Form::Log)),
+            (Endpoint::Logs, Some("Application/X-NDJSON"), Some(Form::LogLines)),
+            (Endpoint::Otlp, Some("application/json"), Some(Form::Otlp(otlp::Kind::Json))),
+            (Endpoint::Otlp, Some("text/plain"), None),
+        ] {
+            assert_eq!(Form::of(endpoint, kind).ok(), expected, "{endpoint:?} {kind:?}");
+        }
+        for endpoint in Endpoint::ALL {
+            assert_eq!(Endpoint::of(endpoint.path()), Some(endpoint));
+        }
+    }
 }

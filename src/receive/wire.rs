@@ -17,8 +17,8 @@ pub enum WireError {
 pub enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// Of four or eight bytes; no field that is read here has such a value.
-    Fixed,
+    Fixed64(u64),
+    Fixed32(u32),
 }
 
 /// The fields of a message, in their order.
@@ -57,16 +57,22 @@ impl<'a> Fields<'a> {
         Ok(bytes)
     }
 
+    fn fixed<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(WireError::Short)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
     fn field(&mut self) -> Result<(u64, Value<'a>), WireError> {
         let tag = self.number()?;
         let value = match (tag & 7) as u8 {
             0 => Value::Number(self.number()?),
-            1 => self.bytes(8).map(|_| Value::Fixed)?,
+            1 => Value::Fixed64(u64::from_le_bytes(self.fixed()?)),
             2 => {
                 let len = self.number()?;
                 Value::Bytes(self.bytes(len)?)
             }
-            5 => self.bytes(4).map(|_| Value::Fixed)?,
+            5 => Value::Fixed32(u32::from_le_bytes(self.fixed()?)),
             other => return Err(WireError::WireType(other)),
         };
         if tag >> 3 == 0 { Err(WireError::FieldZero) } else { Ok((tag >> 3, value)) }
