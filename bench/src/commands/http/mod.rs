@@ -80,7 +80,7 @@ pub struct Options {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     push_connections: u32,
     /// Idle connections.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=900_000))]
     idle: u32,
     /// What the gzip bomb decodes to.
     #[arg(long, value_name = "MIB", default_value_t = 10 << 10, value_parser = clap::value_parser!(u32).range(1..))]
