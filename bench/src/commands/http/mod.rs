@@ -13,6 +13,7 @@ mod wrk;
 
 use super::{Bed, Error as RunError, require, time};
 use crate::load::{self, Client, Lines, Workload, Written, client};
+use crate::measure::Stage;
 use crate::product::{Product, Setup};
 use crate::report::Report;
 use crate::stub::Stub;
@@ -165,6 +166,20 @@ fn stop(product: Product) -> Result<String, RunError> {
     let status = product.stop(LIMIT)?;
     require(status.success(), || format!("the product's {status}\n{log}"))?;
     Ok(log)
+}
+
+/// How long the disk took, which every answer waits for.
+struct Commits(Option<Stage>);
+
+impl Commits {
+    fn of(product: &Product) -> Result<Commits, RunError> {
+        let stages = Stage::all(&product.metrics_text()?);
+        Ok(Commits(stages.into_iter().find(|stage| stage.name == "wal commit")))
+    }
+
+    fn ms(&self, quantile: f64) -> f64 {
+        self.0.as_ref().map_or(0.0, |stage| stage.quantile(quantile).as_secs_f64() * 1e3)
+    }
 }
 
 /// One writer's marked lines, each a request to `/api/v1/logs`.

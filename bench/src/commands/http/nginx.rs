@@ -41,8 +41,9 @@ impl Nginx {
         let (config, log) = (dir.join("nginx.conf"), dir.join("nginx.log"));
         fs::write(&config, configuration(dir, &log, addr)).map_err(file("write", &config))?;
         let output = File::create(&log).map_err(file("create", &log))?;
-        let child = Command::new("taskset")
-            .args(["-c", &Cpus::list(&[cpu])])
+        // It is told to end also where this process comes to its end in no orderly way.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "taskset", "-c", &Cpus::list(&[cpu])])
             .arg(&program)
             .arg("-p")
             .arg(dir)
@@ -73,10 +74,10 @@ impl Nginx {
     }
 
     /// A body that was left on the connection would be read as the next request, and this one is
-    /// such that it would be answered.
+    /// none: it would be answered 400, and the connection closed.
     fn takes_bodies(&self, client: &mut Client) -> Result<(), Error> {
         let mut request = Vec::new();
-        client::post("/", "", b"GET /left HTTP/1.1\r\nHost: bench\r\n\r\n", &mut request);
+        client::post("/", "", b"this is no request\r\n\r\n", &mut request);
         for _ in 0..3 {
             match client.send(&request) {
                 Ok(204) => {}

@@ -2,9 +2,9 @@
 //! due.
 
 use super::super::{Bed, Error as RunError};
-use super::{ANSWER_LIMIT, Cpus, LIMIT, Options, Posts, require_answered, setup, stop};
+use super::{ANSWER_LIMIT, Commits, Cpus, LIMIT, Options, Posts, require_answered, setup, stop};
 use crate::load::{self, Client, Workload};
-use crate::measure::{Stage, mib, now_ns, own_cpu};
+use crate::measure::{mib, now_ns, own_cpu};
 use crate::product::{Product, whole};
 use crate::report::{Figure, Plot, Report, Scale, Series, Target, curve};
 use crate::stub::{Accounting, Stub};
@@ -55,11 +55,7 @@ pub fn run(options: &Options, cpus: &Cpus, bed: &Bed, report: &mut Report) -> Re
     let (after, own) = (product.usage()?, own_cpu());
     bar.finish_and_clear();
     let _ = stub.wait_for_lines(schedule.requests, LIMIT);
-    let stages = Stage::all(&product.metrics_text()?);
-    let commit = |quantile| {
-        let stage = stages.iter().find(|stage| stage.name == "wal commit");
-        stage.map_or(0.0, |stage| stage.quantile(quantile).as_secs_f64() * 1e3)
-    };
+    let commits = Commits::of(&product)?;
     let log = stop(product)?;
     require_answered(&stub, sent.lines, &log)?;
 
@@ -79,8 +75,9 @@ pub fn run(options: &Options, cpus: &Cpus, bed: &Bed, report: &mut Report) -> Re
                 .target(Target::AtMost(P99_MAX_MS)),
             Figure::less("answered p99.9", quantile(answer, 0.999), "ms"),
             Figure::less("answered max", quantile(answer, 1.0), "ms"),
-            Figure::less("stage wal commit p50", commit(0.5), "ms"),
-            Figure::less("stage wal commit p99", commit(0.99), "ms"),
+            Figure::less("stage wal commit p50", commits.ms(0.5), "ms"),
+            Figure::less("stage wal commit p99", commits.ms(0.99), "ms"),
+            Figure::less("stage wal commit max", commits.ms(1.0), "ms"),
             Figure::less("at the stub p50", quantile(&end_to_end, 0.5), "ms"),
             Figure::less("at the stub p99", quantile(&end_to_end, 0.99), "ms"),
             Figure::less("CPU", cores(after.cpu.saturating_sub(before.cpu)), "% of a core"),

@@ -3,7 +3,7 @@
 use super::super::{Bed, Error as RunError, median, require};
 use super::nginx::Nginx;
 use super::wrk::{Body, Load, Wrk};
-use super::{Cpus, LIMIT, LOGS, Options, PUSH, json_of, setup, stop};
+use super::{Commits, Cpus, LIMIT, LOGS, Options, PUSH, json_of, setup, stop};
 use crate::load::{LineSum, Lines, Workload};
 use crate::measure::{mib, now_ns};
 use crate::product::Product;
@@ -20,6 +20,8 @@ struct Run {
     load: Load,
     cpu: Duration,
     rss_peak_bytes: u64,
+    /// The median, of the product.
+    commit_ms: f64,
 }
 
 impl Run {
@@ -86,9 +88,11 @@ fn pairs(
     let middle = |runs: &[Run], value: &dyn Fn(&Run) -> f64| {
         median(&mut runs.iter().map(value).collect::<Vec<f64>>())
     };
+    let cost = |run: &Run| run.cpu.as_secs_f64() / run.load.answered as f64 * 1e6;
     let mut ratios: Vec<f64> =
         products.iter().zip(&nginxes).map(|(own, nginx)| own.rate() / nginx.rate()).collect();
-    let cost = |run: &Run| run.cpu.as_secs_f64() / run.load.answered as f64 * 1e6;
+    let mut cpu_ratios: Vec<f64> =
+        products.iter().zip(&nginxes).map(|(own, nginx)| cost(nginx) / cost(own)).collect();
     let busy = |run: &Run| run.cpu.as_secs_f64() / run.load.elapsed.as_secs_f64() * 100.0;
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let sender = |run: &Run| {
@@ -103,8 +107,10 @@ fn pairs(
             Figure::plain("nginx: requests per second", middle(&nginxes, &Run::rate), "requests/s"),
             Figure::more("as a share of nginx'", median(&mut ratios), "x")
                 .target(Target::AtLeast(RATIO_MIN)),
+            Figure::more("per CPU second, as a share of nginx'", median(&mut cpu_ratios), "x"),
             Figure::less("p50", middle(&products, &|run| ms(run.load.p50)), "ms"),
             Figure::less("p99", middle(&products, &|run| ms(run.load.p99)), "ms"),
+            Figure::less("stage wal commit p50", middle(&products, &|run| run.commit_ms), "ms"),
             Figure::plain("nginx: p99", middle(&nginxes, &|run| ms(run.load.p99)), "ms"),
             Figure::less("CPU seconds per million requests", middle(&products, &cost), "s"),
             Figure::plain("nginx: CPU seconds per million requests", middle(&nginxes, &cost), "s"),
@@ -133,7 +139,7 @@ fn product(
     let before = product.usage()?;
     let load = loaded("the product", wrk, product.api, kind.path)?;
     let _ = stub.wait_until(LIMIT, |stats| stats.entries >= load.answered);
-    let after = product.usage()?;
+    let (after, commits) = (product.usage()?, Commits::of(&product)?);
     let log = stop(product)?;
     // All lines are the same: so many of it.
     let sum = stub.stats().sum;
@@ -146,7 +152,8 @@ fn product(
         format!("{} requests were answered and {} lines arrived\n{log}", load.answered, sum.lines)
     })?;
     let cpu = after.cpu.saturating_sub(before.cpu);
-    Ok(Run { load, cpu, rss_peak_bytes: after.rss_peak_bytes })
+    let rss_peak_bytes = after.rss_peak_bytes;
+    Ok(Run { load, cpu, rss_peak_bytes, commit_ms: commits.ms(0.5) })
 }
 
 fn nginx(kind: &Kind, wrk: &Wrk, cpus: &Cpus) -> Result<Run, RunError> {
@@ -156,7 +163,7 @@ fn nginx(kind: &Kind, wrk: &Wrk, cpus: &Cpus) -> Result<Run, RunError> {
     let load = loaded("nginx", wrk, nginx.addr, kind.path)?;
     let after = nginx.usage()?;
     let cpu = after.cpu.saturating_sub(before.cpu);
-    Ok(Run { load, cpu, rss_peak_bytes: after.rss_peak_bytes })
+    Ok(Run { load, cpu, rss_peak_bytes: after.rss_peak_bytes, commit_ms: 0.0 })
 }
 
 /// Nothing may have been refused, or there is nothing to compare.
