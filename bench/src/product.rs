@@ -59,6 +59,8 @@ pub struct Setup {
     pub url: String,
     /// More keys of the sink.
     pub sink_keys: Vec<String>,
+    /// More keys of `server`.
+    pub server_keys: Vec<String>,
     pub cores: String,
     pub wal: String,
     pub drain_timeout: String,
@@ -76,6 +78,7 @@ impl Setup {
             file_keys: Vec::new(),
             url: url.into(),
             sink_keys: Vec::new(),
+            server_keys: Vec::new(),
             cores: "{}".into(),
             wal: "{}".into(),
             drain_timeout: "10s".into(),
@@ -98,10 +101,12 @@ impl Setup {
     pub fn yaml(&self) -> String {
         let file_keys: String = self.file_keys.iter().map(|key| format!("      {key}\n")).collect();
         let sink_keys: String = self.sink_keys.iter().map(|key| format!("    {key}\n")).collect();
+        let server_keys: String = self.server_keys.iter().map(|key| format!("  {key}\n")).collect();
         format!(
             "version: 1\ndata_dir: {:?}\ndrain_timeout: {}\ncores: {}\nsources:\n  files:\n    \
              - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}wal: {}\n\
-             server: {{ listen: \"127.0.0.1:0\" }}\nmetrics: {{ listen: \"127.0.0.1:0\" }}\n",
+             server:\n  listen: \"127.0.0.1:0\"\n{server_keys}\
+             metrics: {{ listen: \"127.0.0.1:0\" }}\n",
             self.data_dir(),
             self.drain_timeout,
             self.cores,
@@ -236,6 +241,19 @@ impl Product {
         usage(self.pid()).map_err(|source| Error::Proc { pid: self.pid(), source })
     }
 
+    /// CPU time of the threads whose names begin so.
+    pub fn thread_cpu(&self, name: &str) -> Result<Duration, Error> {
+        thread_cpu(self.pid(), |thread| thread.starts_with(name))
+            .map_err(|source| Error::Proc { pid: self.pid(), source })
+    }
+
+    /// From now on, the peak of the memory is counted anew.
+    pub fn forget_peak(&self) -> Result<(), Error> {
+        let pid = self.pid();
+        fs::write(format!("/proc/{pid}/clear_refs"), "5")
+            .map_err(|source| Error::Proc { pid, source })
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         // It may have ended by itself.
@@ -303,14 +321,22 @@ pub fn whole(value: f64) -> u64 {
 }
 
 /// To the nanosecond, of the threads that there are; the product's stay.
-fn usage(pid: u32) -> io::Result<Usage> {
+pub fn usage(pid: u32) -> io::Result<Usage> {
+    Ok(Usage { cpu: thread_cpu(pid, |_| true)?, ..process_usage(pid)? })
+}
+
+fn thread_cpu(pid: u32, counts: impl Fn(&str) -> bool) -> io::Result<Duration> {
     let mut cpu_ns = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let task = task?.path();
         // A thread that has just ended has nothing to tell.
-        let stat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        cpu_ns += stat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+        let read = |file| fs::read_to_string(task.join(file)).unwrap_or_default();
+        if counts(read("comm").trim_end()) {
+            let ns = read("schedstat").split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
+            cpu_ns += ns.unwrap_or(0);
+        }
     }
-    Ok(Usage { cpu: Duration::from_nanos(cpu_ns), ..process_usage(pid)? })
+    Ok(Duration::from_nanos(cpu_ns))
 }
 
 /// Of any process: CPU in clock ticks, threads that have ended included.

@@ -48,9 +48,10 @@ fn figure(report: &serde_json::Value, name: &str) -> f64 {
 #[test]
 fn list_shows_every_command_and_every_workload() {
     let shown = text(&bench(&["list"]).stdout);
-    for name in
-        ["slo", "saturate", "sweep", "outage", "idle", "soak", "peers", "compare", "nginx", "java"]
-    {
+    for name in [
+        "slo", "saturate", "sweep", "outage", "idle", "soak", "peers", "http", "compare", "nginx",
+        "java",
+    ] {
         assert!(shown.lines().any(|line| line.starts_with(name)), "{name}: {shown}");
         if !["nginx", "java"].contains(&name) {
             assert!(text(&bench(&[name, "--help"]).stdout).contains("Usage:"), "{name}");
@@ -270,6 +271,70 @@ fn saturate_loads_the_push_endpoint() {
 }
 
 #[test]
+fn http_measures_a_rate_pushes_idle_connections_and_bombs() {
+    let report = measured(&[
+        "http",
+        "--part",
+        "rate,push,idle,bomb",
+        "--for",
+        "1s",
+        "--runs",
+        "1",
+        "--connections",
+        "8",
+        "--rate",
+        "500",
+        "--lines",
+        "40000",
+        "--push-connections",
+        "2",
+        "--idle",
+        "300",
+        "--bomb-mib",
+        "512",
+    ]);
+    assert!(figure(&report, "answered p99") >= figure(&report, "answered p50"));
+    assert!((90.0..=100.5).contains(&figure(&report, "text per push")));
+    assert!(figure(&report, "text per CPU second of the shard") > 0.0);
+    assert!(figure(&report, "descriptors") > 300.0);
+    for form in ["gzip", "snappy"] {
+        for path in ["/loki/api/v1/push", "/loki/api/v1/raw", "/api/v1/logs"] {
+            let status = figure(&report, &format!("{form} bomb to {path}: status"));
+            assert!([400.0, 413.0].contains(&status), "{form} {path}: {status}");
+        }
+    }
+}
+
+#[test]
+fn http_requests_are_held_against_nginx() {
+    // Without the programs it says what to install.
+    let mut without = Command::new(BENCH);
+    without.args(["http", "--part", "requests"]).env("LOG_CAPTURER_BIN", product());
+    let output = without.env("PATH", "/nowhere").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    assert!(errors.contains("nginx is not on PATH: install the Debian package nginx"), "{errors}");
+    for program in ["nginx", "wrk"] {
+        if Command::new(program).arg("-v").output().is_err() {
+            eprintln!("skipped: there is no {program} on PATH");
+            return;
+        }
+    }
+    let small = ["--for", "1s", "--runs", "1", "--connections", "4"];
+    let report = measured(&[&["http", "--part", "requests"], &small[..]].concat());
+    let groups: std::collections::BTreeSet<&str> = report["figures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["group"].as_str().unwrap())
+        .collect();
+    assert_eq!(groups.len(), 2, "{groups:?}");
+    for name in ["requests per second", "nginx: requests per second", "as a share of nginx'"] {
+        assert!(figure(&report, name) > 0.0, "{name}");
+    }
+}
+
+#[test]
 fn what_cannot_be_measured_is_an_error() {
     let slo = ["slo", "--for", "1s", "--rate", "1000", "--linger", "5ms"];
     // A receiver that says 204 and stores nothing: lines are missing at the end.
@@ -286,4 +351,6 @@ fn what_cannot_be_measured_is_an_error() {
     fails(&["slo", "--for", "soon"], 2, "expected a time such as");
     fails(&["slo", "--fault", "smoke"], 2, "expected FAULT");
     fails(&["saturate", "--runs", "0"], 2, "0 is not in");
+    fails(&["http", "--part", "request"], 2, "possible values: requests, rate, push, idle, bomb");
+    fails(&["http", "--idle", "0"], 2, "0 is not in");
 }

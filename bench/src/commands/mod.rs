@@ -2,6 +2,7 @@
 //! an error: it measured nothing.
 
 pub mod compare;
+mod http;
 mod idle;
 mod outage;
 mod peers;
@@ -36,6 +37,8 @@ pub enum Error {
     Report(#[from] report::Error),
     #[error(transparent)]
     Peer(#[from] peers::Error),
+    #[error(transparent)]
+    Http(#[from] http::Error),
     #[error("files: {0}")]
     Io(#[from] std::io::Error),
     #[error("the run is void: {0}")]
@@ -58,6 +61,8 @@ pub enum Measurement {
     Soak(soak::Options),
     /// The same workload through other agents, in turn: CPU, memory, throughput, loss, as ratios.
     Peers(peers::Options),
+    /// Lines by HTTP: small requests beside nginx, a rate, large pushes, idle connections, bombs.
+    Http(http::Options),
 }
 
 impl Measurement {
@@ -71,6 +76,7 @@ impl Measurement {
             Measurement::Idle(_) => "idle",
             Measurement::Soak(_) => "soak",
             Measurement::Peers(_) => "peers",
+            Measurement::Http(_) => "http",
         }
     }
 
@@ -84,6 +90,7 @@ impl Measurement {
             Measurement::Idle(options) => idle::run(options, bed, &mut report),
             Measurement::Soak(options) => soak::run(options, bed, &mut report),
             Measurement::Peers(options) => peers::run(options, bed, &mut report),
+            Measurement::Http(options) => http::run(options, bed, &mut report),
         }?;
         Ok(report)
     }
@@ -159,6 +166,15 @@ fn require_exactly_once(verified: &Verified, log: &str) -> Result<(), Error> {
 
 fn require_same((expected, found): (LineSum, LineSum), log: &str) -> Result<(), Error> {
     require(expected == found, || format!("expected {expected:?}, found {found:?}\n{log}"))
+}
+
+/// A program by its name on PATH, or by its path.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let direct = name.contains('/').then(|| PathBuf::from(name));
+    let mut places =
+        direct.into_iter().chain(std::env::split_paths(&path).map(|dir| dir.join(name)));
+    places.find(|place| place.is_file())
 }
 
 /// Sorts; the middle one.

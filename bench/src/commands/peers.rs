@@ -3,7 +3,7 @@
 //! A peer is data, a file in `bench/peers/`: how it is started and on which configuration. Loss and
 //! repetition are results here; that the product's own are none is required.
 
-use super::{Bed, Error as RunError, median, require, require_exactly_once, time};
+use super::{Bed, Error as RunError, median, on_path, require, require_exactly_once, time};
 use crate::load::corpus::{self, Corpus};
 use crate::load::{self, Rotation, Workload, Writer};
 use crate::measure::{QUANTILES, mib};
@@ -104,14 +104,7 @@ impl Peer {
     }
 
     fn binary(&self) -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = |name: &String| {
-            let direct = name.contains('/').then(|| PathBuf::from(name));
-            let mut places =
-                direct.into_iter().chain(std::env::split_paths(&path).map(|dir| dir.join(name)));
-            places.find(|place| place.is_file())
-        };
-        self.binaries.iter().find_map(found)
+        self.binaries.iter().find_map(|name| on_path(name))
     }
 
     fn version(&self) -> String {

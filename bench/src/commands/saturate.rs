@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(300);
 const CONNECTIONS: usize = 4;
+/// Of a push that is sent by HTTP.
+const PUSH_TEXT_BYTES: usize = 1 << 20;
 /// What the stub must take at least, as a multiple of what the product sends.
 const STUB_HEADROOM: f64 = 2.0;
 /// What is promised of one workload, in lines per CPU second.
@@ -116,9 +118,9 @@ fn of_workload(
 
 /// Lines that the stub takes per second of its thread's CPU, from pushes made before.
 fn stub_capacity(corpus: &Corpus, bed: &Bed) -> Result<f64, Error> {
-    let pushes = Pushes::prepare(corpus)?;
+    let pushes = Pushes::prepare(corpus, PUSH_TEXT_BYTES)?;
     let stub = Stub::start(bed.stub_options(Accounting::Count))?;
-    let sent = pushes.send(&stub.url(), 1)?;
+    let sent = pushes.send(stub.addr(), 1)?;
     require(sent.answers.keys().all(|status| *status == 204), || {
         format!("the stub said {sent:?}")
     })?;
@@ -161,17 +163,16 @@ pub fn once<F: Fn(&mut Setup)>(
     (job.setup)(&mut setup);
     let pushes = match job.via {
         Via::Files => None,
-        Via::Http => Some(Pushes::prepare(corpus)?),
+        Via::Http => Some(Pushes::prepare(corpus, PUSH_TEXT_BYTES)?),
     };
     let lines = corpus.written.lines_in_all();
     let start = Instant::now();
     let product = Product::start(&setup)?;
     let mut timeline = Timeline::start(setup.data_dir());
     if let Some(pushes) = &pushes {
-        let api = format!("http://{}", product.api);
-        let sent = pushes.send(&api, CONNECTIONS)?;
+        let sent = pushes.send(product.api, CONNECTIONS)?;
         require(sent.refusal.is_none(), || {
-            format!("the product refused pushes by HTTP at {api}: {sent:?}")
+            format!("the product refused pushes by HTTP at {}: {sent:?}", product.api)
         })?;
     }
     while receiver.taken(&product)? < lines && start.elapsed() < LIMIT {

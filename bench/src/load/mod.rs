@@ -1,6 +1,8 @@
 //! What is written for the product to carry: a [`Workload`] says what, [`Writer`] writes it live and
-//! on schedule, [`corpus`] as a backlog of files, [`Pushes`] as requests.
+//! on schedule, [`corpus`] as a backlog of files, [`Pushes`] as requests that a [`Client`]
+//! sends.
 
+pub mod client;
 pub mod corpus;
 mod line;
 pub mod proto;
@@ -10,6 +12,7 @@ pub mod text;
 mod workload;
 mod writer;
 
+pub use client::Client;
 pub use corpus::Corpus;
 pub use line::{Lines, Mark, Reading};
 pub use push::{Pushes, Sent};
@@ -18,6 +21,7 @@ pub use workload::{Error as WorkloadError, Expect, Workload};
 pub use writer::{Options, Rotation, Writer};
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,14 +33,18 @@ pub enum Error {
     Thread(io::Error),
     #[error("a load thread panicked: its message is above")]
     Panicked,
-    #[error("{url}: {source}: does it run?")]
-    Push { url: String, source: Box<ureq::Error> },
+    #[error("a request to {addr}: {source}: does it run?")]
+    Client { addr: SocketAddr, source: io::Error },
 }
 
 impl Error {
     fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
         let path = path.into();
         move |source| Error::File { action, path, source }
+    }
+
+    pub fn client(addr: SocketAddr) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Client { addr, source }
     }
 }
 

@@ -220,9 +220,9 @@ fn counted_lines_are_held_against_the_whole_corpus() {
     let dir = tempfile::tempdir().unwrap();
     let workload = Workload { lines: 20_000, ..Workload::named("key-value").unwrap() };
     let corpus = crate::load::corpus::prepare(dir.path(), &workload).unwrap();
-    let pushes = crate::load::Pushes::prepare(&corpus).unwrap();
+    let pushes = crate::load::Pushes::prepare(&corpus, 500_000).unwrap();
     let stub = Stub::start(Options::new(Accounting::Count)).unwrap();
-    let sent = pushes.send(&stub.url(), 2).unwrap();
+    let sent = pushes.send(stub.addr(), 2).unwrap();
     assert!(sent.refusal.is_none() && sent.answers[&204] > 3, "{sent:?}");
     assert_eq!(stub.stats().sum, corpus.sum().unwrap());
     assert!(stub.cpu() > Duration::ZERO);
