@@ -59,6 +59,8 @@ pub struct Setup {
     pub url: String,
     /// More keys of the sink.
     pub sink_keys: Vec<String>,
+    /// More keys of the server.
+    pub server_keys: Vec<String>,
     pub cores: String,
     pub wal: String,
     pub drain_timeout: String,
@@ -76,6 +78,7 @@ impl Setup {
             file_keys: Vec::new(),
             url: url.into(),
             sink_keys: Vec::new(),
+            server_keys: Vec::new(),
             cores: "{}".into(),
             wal: "{}".into(),
             drain_timeout: "10s".into(),
@@ -98,10 +101,11 @@ impl Setup {
     pub fn yaml(&self) -> String {
         let file_keys: String = self.file_keys.iter().map(|key| format!("      {key}\n")).collect();
         let sink_keys: String = self.sink_keys.iter().map(|key| format!("    {key}\n")).collect();
+        let server_keys: String = self.server_keys.iter().map(|key| format!("  {key}\n")).collect();
         format!(
             "version: 1\ndata_dir: {:?}\ndrain_timeout: {}\ncores: {}\nsources:\n  files:\n    \
              - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}wal: {}\n\
-             server: {{ listen: \"127.0.0.1:0\" }}\nmetrics: {{ listen: \"127.0.0.1:0\" }}\n",
+             server:\n  listen: \"127.0.0.1:0\"\n{server_keys}metrics: {{ listen: \"127.0.0.1:0\" }}\n",
             self.data_dir(),
             self.drain_timeout,
             self.cores,

@@ -39,18 +39,51 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// The entries in the order they were sent.
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'a>> {
+    /// The entries in the order they were sent, each with its structured metadata.
+    pub fn entries(&self) -> impl Iterator<Item = (Entry<'a>, Metadata<'a>)> {
         let mut fields = Fields { rest: self.body };
         std::iter::from_fn(move || {
             loop {
                 match fields.next().ok()?? {
-                    (2, Value::Bytes(entry)) => return read_entry(entry).ok(),
+                    (2, Value::Bytes(entry)) => {
+                        return read_entry(entry).ok().map(|read| (read, Metadata(entry)));
+                    }
                     _ => continue,
                 }
             }
         })
     }
+}
+
+/// The structured metadata of an entry that was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Metadata<'a>(&'a [u8]);
+
+impl Metadata<'_> {
+    /// Names and values, in the order they were sent.
+    #[must_use]
+    pub fn pairs(self) -> Vec<(String, String)> {
+        let mut pairs = Vec::new();
+        let mut fields = Fields { rest: self.0 };
+        while let Ok(Some((number, value))) = fields.next() {
+            if let (3, Value::Bytes(pair)) = (number, value) {
+                pairs.push((text_of(pair, 1), text_of(pair, 2)));
+            }
+        }
+        pairs
+    }
+}
+
+/// A field of a pair; of many, the last counts.
+fn text_of(pair: &[u8], wanted: u64) -> String {
+    let mut text = String::new();
+    let mut fields = Fields { rest: pair };
+    while let Ok(Some((number, value))) = fields.next() {
+        if let (true, Value::Bytes(bytes)) = (number == wanted, value) {
+            text = String::from_utf8_lossy(bytes).into_owned();
+        }
+    }
+    text
 }
 
 /// The elements of `streams` of a whole decoded body. `each_line` sees the lines on the way, of a
@@ -266,20 +299,21 @@ mod tests {
         assert_eq!(streams.len(), 2);
         assert_eq!(streams[0].labels, b"{a=\"b\"}");
         assert_eq!((streams[0].entries, streams[0].line_bytes), (2, 3));
-        let entries: Vec<_> = streams[0].entries().collect();
+        let entries: Vec<_> = streams[0].entries().map(|(entry, _)| entry).collect();
         assert_eq!(entries, [entry(1_700_000_000_000_000_001, b"one"), entry(2, b"")]);
     }
 
     #[test]
-    fn structured_metadata_is_counted() {
+    fn structured_metadata_is_counted_and_read() {
         // Timestamp 0.7, line x, metadata {ab: cde}.
         let inner = b"\x0a\x02\x10\x07\x12\x01x\x1a\x09\x0a\x02ab\x12\x03cde";
         let entries = [&[0x12, u8::try_from(inner.len()).unwrap()][..], inner].concat();
         let mut body = Vec::new();
         proto::stream("{}", &entries, &mut body);
         let streams = read(&body).unwrap();
-        let read = streams[0].entries().next().unwrap();
+        let (read, metadata) = streams[0].entries().next().unwrap();
         assert_eq!(read, Entry { metadata_pairs: 1, metadata_bytes: 5, ..entry(7, b"x") });
+        assert_eq!(metadata.pairs(), [("ab".to_owned(), "cde".to_owned())]);
     }
 
     #[test]
