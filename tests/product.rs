@@ -6,6 +6,7 @@
 //! - [`stops`]: SIGTERM and kill -9 at any moment;
 //! - [`http`]: what is pushed by HTTP;
 //! - [`abuse`]: hostile, broken and slow clients;
+//! - [`clients`]: clients that others wrote;
 //! - [`sink`]: what Loki answers, or does not;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one.
@@ -13,6 +14,7 @@
 mod bed;
 
 mod abuse;
+mod clients;
 mod files;
 mod http;
 mod lines;
