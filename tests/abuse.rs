@@ -165,7 +165,7 @@ fn assert_serves(product: &Product) {
 /// What has arrived after everything that was taken in.
 fn lines_of(bed: &Bed, product: &Product) -> Vec<String> {
     let taken = product.metric("log_capturer_logs_processed_total").unwrap();
-    let entries = bed.entries(bench::product::whole(taken) as usize);
+    let entries = bed.entries(usize::try_from(bench::product::whole(taken)).unwrap());
     entries.iter().map(text).collect()
 }
 
