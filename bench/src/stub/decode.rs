@@ -26,6 +26,8 @@ pub struct Stream<'a> {
     pub labels: &'a [u8],
     pub entries: u64,
     pub line_bytes: u64,
+    /// Some of its metadata has no name.
+    pub unnamed: bool,
     body: &'a [u8],
 }
 
@@ -36,6 +38,8 @@ pub struct Entry<'a> {
     pub metadata_pairs: usize,
     /// Names and values.
     pub metadata_bytes: usize,
+    /// Some of it has no name.
+    pub unnamed: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -106,7 +110,7 @@ fn read_stream<'a>(
     body: &'a [u8],
     each_line: &mut impl FnMut(&'a [u8]),
 ) -> Result<Stream<'a>, Malformed> {
-    let mut stream = Stream { labels: b"", entries: 0, line_bytes: 0, body };
+    let mut stream = Stream { labels: b"", entries: 0, line_bytes: 0, unnamed: false, body };
     let mut fields = Fields { rest: body };
     while let Some((number, value)) = fields.next()? {
         match number {
@@ -115,6 +119,7 @@ fn read_stream<'a>(
                 let entry = read_entry(value.bytes("Entries")?)?;
                 stream.entries += 1;
                 stream.line_bytes += entry.line.len() as u64;
+                stream.unnamed |= entry.unnamed;
                 each_line(entry.line);
             }
             _ => {}
@@ -125,7 +130,8 @@ fn read_stream<'a>(
 
 #[inline]
 fn read_entry(body: &[u8]) -> Result<Entry<'_>, Malformed> {
-    let mut entry = Entry { timestamp_ns: 0, line: b"", metadata_pairs: 0, metadata_bytes: 0 };
+    let mut entry =
+        Entry { timestamp_ns: 0, line: b"", metadata_pairs: 0, metadata_bytes: 0, unnamed: false };
     let mut fields = Fields { rest: body };
     while let Some((number, value)) = fields.next()? {
         match number {
@@ -133,7 +139,9 @@ fn read_entry(body: &[u8]) -> Result<Entry<'_>, Malformed> {
             2 => entry.line = value.bytes("Line")?,
             3 => {
                 entry.metadata_pairs += 1;
-                entry.metadata_bytes += read_pair(value.bytes("StructuredMetadata")?)?;
+                let (name_bytes, value_bytes) = read_pair(value.bytes("StructuredMetadata")?)?;
+                entry.metadata_bytes += name_bytes + value_bytes;
+                entry.unnamed |= name_bytes == 0;
             }
             _ => {}
         }
@@ -142,15 +150,17 @@ fn read_entry(body: &[u8]) -> Result<Entry<'_>, Malformed> {
 }
 
 /// The bytes of a name and its value.
-fn read_pair(body: &[u8]) -> Result<usize, Malformed> {
-    let mut bytes = 0;
+fn read_pair(body: &[u8]) -> Result<(usize, usize), Malformed> {
+    let (mut name_bytes, mut value_bytes) = (0, 0);
     let mut fields = Fields { rest: body };
     while let Some((number, value)) = fields.next()? {
-        if matches!(number, 1 | 2) {
-            bytes += value.bytes("LabelPair")?.len();
+        match number {
+            1 => name_bytes = value.bytes("LabelPair")?.len(),
+            2 => value_bytes = value.bytes("LabelPair")?.len(),
+            _ => {}
         }
     }
-    Ok(bytes)
+    Ok((name_bytes, value_bytes))
 }
 
 #[inline]
@@ -283,7 +293,7 @@ mod tests {
     }
 
     fn entry(timestamp_ns: i64, line: &[u8]) -> Entry<'_> {
-        Entry { timestamp_ns, line, metadata_pairs: 0, metadata_bytes: 0 }
+        Entry { timestamp_ns, line, metadata_pairs: 0, metadata_bytes: 0, unnamed: false }
     }
 
     #[test]

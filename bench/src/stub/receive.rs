@@ -210,6 +210,10 @@ impl Store {
         if let Some(refusal) = self.over_tenant_rate(&streams, received_ns) {
             return refusal;
         }
+        if streams.iter().any(|stream| stream.unnamed) {
+            // Its own failure by the status, and it stays one however often the push is sent.
+            return Answer::new(500, "label name is empty\n");
+        }
         self.stats.decoded_bytes += decoded.len() as u64;
         let answer = match (self.accounting, treatment) {
             (Accounting::Count, _) => {

@@ -244,4 +244,7 @@ fn tenants_are_kept_apart_and_metadata_is_kept() {
     let tenants: Vec<&str> = kept.iter().map(|entry| entry.tenant.as_str()).collect();
     assert_eq!(tenants, ["one", "two"], "the third is the first again");
     assert_eq!(kept[0].metadata, [("k".to_owned(), "v".to_owned())]);
+    let unnamed = json.replace("\"k\"", "\"\"");
+    let answer = post_as(&stub, &[kind], unnamed.as_bytes());
+    assert_eq!(answer, (500, "label name is empty\n".into()));
 }
