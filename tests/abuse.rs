@@ -495,6 +495,27 @@ fn a_body_below_the_least_rate_is_cut_long_before_its_time() {
     stop(product);
 }
 
+#[test]
+fn bodies_that_are_declared_and_do_not_come_keep_nobody_out() {
+    let bed = Bed::new();
+    let product = bed.start();
+    let head = format!("POST {RAW} HTTP/1.1\r\nhost: x\r\ncontent-length: 16777216\r\n");
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::connect(product.api);
+        client.send(format!("{head}expect: 100-continue\r\n\r\n"));
+        // Their turn has come: the body is being read, or they were told to wait.
+        let status = client.answer().expect("an answer").status;
+        assert!(matches!(status, 100 | 503), "{status}");
+        waiting.push(client);
+    }
+    let other = Client::from(Ipv4Addr::new(127, 0, 0, 2), product.api).post(RAW, "", "other\n");
+    let other = other.expect("an answer");
+    assert_eq!(other.status, 204, "{other:?}");
+    assert_eq!(lines_of(&bed, &product), ["other"]);
+    stop(product);
+}
+
 // ---- Conversation.
 
 #[test]
@@ -709,6 +730,27 @@ fn ended(mut stream: &TcpStream) -> bool {
     }
 }
 
+/// Leaves the product so many descriptors more than it has, and gives what it could have before.
+fn limit_descriptors(product: &Product, more: u64) -> u64 {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(product.usage().unwrap().descriptors + more);
+    let pid = i32::try_from(product.pid()).ok().and_then(Pid::from_raw);
+    let before = prlimit(pid, Resource::Nofile, Rlimit { current, maximum }).unwrap();
+    before.current.unwrap_or(1 << 20)
+}
+
+/// Connects until the product has no descriptors any more.
+fn take_descriptors(product: &Product) -> Vec<Client> {
+    let mut many: Vec<_> = (0..40).map(|_| Client::connect(product.api)).collect();
+    many.iter_mut().for_each(|client| client.send("GET /ready HTTP/1.1\r\nhost: x\r\n\r\n"));
+    eventually("it has no descriptors", product, || refused_descriptors(product) > 0);
+    many
+}
+
+fn refused_descriptors(product: &Product) -> usize {
+    product.log().matches("a connection could not be accepted").count()
+}
+
 #[test]
 fn without_descriptors_it_goes_on_rests_and_comes_back() {
     let bed = Bed::new();
@@ -716,26 +758,49 @@ fn without_descriptors_it_goes_on_rests_and_comes_back() {
     let mut old = Client::connect(product.api);
     assert_eq!(old.post(RAW, "", "before\n").expect("an answer").status, 204);
     bed.entries(1);
-    let pid = i32::try_from(product.pid()).ok().and_then(Pid::from_raw);
-    let limit = |current: u64| {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        let limit = Rlimit { current: Some(current), maximum };
-        prlimit(pid, Resource::Nofile, limit).unwrap().current.unwrap_or(1 << 20)
-    };
-    let usual = limit(product.usage().unwrap().descriptors + 8);
-    let mut many: Vec<_> = (0..40).map(|_| Client::connect(product.api)).collect();
-    many.iter_mut().for_each(|client| client.send("GET /ready HTTP/1.1\r\nhost: x\r\n\r\n"));
-    let failed = || product.log().matches("a connection could not be accepted").count();
-    eventually("it has no descriptors", &product, || failed() > 0);
-    let (start, cpu, said) = (Instant::now(), product.usage().unwrap().cpu, failed());
-    eventually("it tries now and then", &product, || failed() >= said + 5);
+    limit_descriptors(&product, 8);
+    let many = take_descriptors(&product);
+    let (start, cpu) = (Instant::now(), product.usage().unwrap().cpu);
+    let said = refused_descriptors(&product);
+    eventually("it tries now and then", &product, || refused_descriptors(&product) >= said + 5);
     let took = product.usage().unwrap().cpu - cpu;
     assert!(took < start.elapsed() / 2, "{took:?} of CPU in {:?}", start.elapsed());
     assert_eq!(old.post(RAW, "", "during\n").expect("an answer").status, 204);
     drop(many);
     assert_serves(&product);
-    limit(usual);
     assert_eq!(lines_of(&bed, &product), ["before", "during", "well-behaved"]);
+    stop(product);
+}
+
+#[test]
+fn without_descriptors_for_its_log_it_does_not_end_and_loses_nothing() {
+    let mut bed = Bed::new();
+    bed.setup.wal = "{ bytes_max: 64MiB, segment_bytes: 1MiB }".into();
+    let product = bed.start();
+    let mut old = Client::connect(product.api);
+    assert_eq!(old.post(RAW, "", "before\n").expect("an answer").status, 204);
+    bed.entries(1);
+    limit_descriptors(&product, 8);
+    let many = take_descriptors(&product);
+    let (mut answered, mut refused) = (Vec::new(), 0);
+    for number in 0..30 {
+        let line = noise(number, 200_000);
+        let answer = old.post(RAW, "", &line);
+        let answer = answer.unwrap_or_else(|| panic!("no answer\n{}", product.log()));
+        assert!(matches!(answer.status, 204 | 503), "{answer:?}");
+        match answer.status {
+            204 => answered.push(line),
+            _ => refused += 1,
+        }
+    }
+    println!("{} posts were answered with success, {refused} were not", answered.len());
+    drop(many);
+    assert_serves(&product);
+    eventually("what was answered arrives", &product, || missing(&bed, &answered) == 0);
+    eventually("posting works again", &product, || {
+        let answer = old.post(RAW, "", noise(100, 200_000)).expect("an answer");
+        answer.status == 204
+    });
     stop(product);
 }
 
