@@ -254,6 +254,49 @@ fn a_snappy_block_that_lies_about_its_length_costs_nothing() {
     stop(product);
 }
 
+/// What a parser makes of a few bytes may be large: as much as a bomb, where there are many.
+#[test]
+fn many_small_elements_cost_no_more_than_some_times_their_bytes() {
+    const BYTES: usize = 4_000_000;
+    const TIMES_MAX: u64 = 24;
+    let bed = Bed::new();
+    let now = now_ns();
+    let many = |before: &str, element: &str, after: &str| {
+        let elements = vec![element; BYTES / (element.len() + 1)].join(",");
+        format!("{before}{elements}{after}")
+    };
+    let values = "{\"streams\":[{\"stream\":{\"a\":\"b\"},\"values\":[";
+    let pairs = vec!["\"k\":\"\""; 100].join(",");
+    let mut over = Vec::new();
+    for (path, body) in [
+        (LOGS, many("[", "{}", "]")),
+        (LOGS, many("[", "[]", "]")),
+        (LOGS, many("[", "{\"message\":\"a\"}", "]")),
+        (LOGS, many("{\"message\":\"a\",\"labels\":{", "\"a\":\"\"", "}}")),
+        (LOGS, many("{\"message\":\"a\",\"unknown\":[", "1", "]}")),
+        (PUSH, many("{\"streams\":[", "{}", "]}")),
+        (PUSH, many("{\"streams\":[{\"stream\":{", "\"a\":\"\"", "},\"values\":[]}]}")),
+        (PUSH, many(values, &format!("[\"{now}\",\"\"]"), "]}]}")),
+        (PUSH, many(values, &format!("[\"{now}\",\"\",{{\"k\":\"\"}}]"), "]}]}")),
+        (PUSH, many(values, &format!("[\"{now}\",\"\",{{{pairs}}}]"), "]}]}")),
+    ] {
+        // The peak is of a process.
+        let product = bed.start();
+        assert_serves(&product);
+        let before = product.usage().unwrap().rss_peak_bytes;
+        let answer = post(&product, path, JSON, &body);
+        let grown = grown(&product, before);
+        let shown = &body[..100];
+        println!("{} KiB for {} KiB: {} {shown}", grown >> 10, body.len() >> 10, answer.status);
+        if grown > TIMES_MAX * body.len() as u64 {
+            over.push(format!("{grown} bytes for {}: {} {shown}", body.len(), answer.status));
+        }
+        assert_serves(&product);
+        product.kill();
+    }
+    assert!(over.is_empty(), "{over:#?}");
+}
+
 #[test]
 fn a_length_that_lies_harms_nobody() {
     let bed = Bed::new();
