@@ -5,7 +5,7 @@ use crate::bed::{Bed, PATIENCE, eventually, stop};
 use bench::load::proto;
 use bench::measure::now_ns;
 use bench::product::Product;
-use bench::stub::{Away, Kept};
+use bench::stub::{Away, Fault, Kept};
 use flate2::{Compress, Compression, FlushCompress, Status};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 use serde_json::json;
@@ -1094,6 +1094,25 @@ fn a_tenant_is_named_by_the_client_only_where_it_may() {
         assert_eq!(line.split(' ').nth(1), Some(entry.tenant.as_str()), "{line}");
     }
     stop(product);
+}
+
+#[test]
+fn a_tenant_whom_loki_refuses_holds_up_no_other() {
+    for status in [429, 403] {
+        let mut bed = Bed::new();
+        bed.setup.server_keys = vec!["tenant_header: true".into()];
+        let product = bed.start();
+        bed.stub.set_fault(Fault::Tenant { tenant: "bad".into(), status });
+        assert_eq!(as_tenant(&product, "bad", "kept").status, 204);
+        let refused = |bed: &Bed| bed.stub.stats().faults.answered > 0;
+        eventually("one is refused", &product, || refused(&bed));
+        assert_eq!(as_tenant(&product, "good", "passes").status, 204);
+        let lines: Vec<_> = bed.entries(1).iter().map(text).collect();
+        assert_eq!(lines, ["passes"]);
+        bed.stub.heal();
+        assert_eq!(bed.entries(2).len(), 2);
+        stop(product);
+    }
 }
 
 // ---- Rates, quota and disk.

@@ -201,6 +201,14 @@ async fn faulty(
             }
             response
         }
+        Fault::Tenant { tenant, status } => {
+            if headers.get(TENANT_HEADER).is_none_or(|found| found.as_bytes() != tenant.as_bytes())
+            {
+                return judge(headers, body, received, shared, Treatment::AsLoki).into_response();
+            }
+            shared.store().stats.faults.answered += 1;
+            Answer::new(status, format!("not for {tenant}\n")).into_response()
+        }
         Fault::Delay(delay) => {
             shared.store().stats.faults.delayed += 1;
             tokio::time::sleep(delay).await;
