@@ -8,7 +8,8 @@ use bench::product::Product;
 use bench::stub::Kept;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::collections::BTreeSet;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -181,6 +182,91 @@ fn winston_logs_through_its_library_as_protobuf_and_as_json() {
     for form in ["protobuf", "json"] {
         let labels = format!(r#"{{form="{form}", job="winston", level="info", odd="a, b"}}"#);
         assert_logged(&entries, &labels);
+    }
+    stop(product);
+}
+
+/// Structured metadata as Loki makes it of what OTLP brings, whatever its order.
+fn assert_metadata(entry: &Kept, expected: &[(&str, &str)]) {
+    let found: BTreeMap<_, _> = entry.metadata.iter().map(|(n, v)| (&n[..], &v[..])).collect();
+    assert_eq!(found, expected.iter().copied().collect(), "{}", text(entry));
+}
+
+#[test]
+fn curl_sends_otlp_as_json() {
+    if !has("curl", runs("curl", &["--version"]), "apt-get install curl") {
+        return;
+    }
+    let bed = Bed::new();
+    let product = bed.start();
+    let text = |value: &str| json!({"stringValue": value});
+    let now = now_ns();
+    let logs = json!({"resourceLogs": [{
+        "resource": {"attributes": [
+            {"key": "service.name", "value": text("curl")},
+            {"key": "odd.key", "value": text("a\",b=\"x")},
+        ]},
+        "scopeLogs": [{
+            "scope": {"name": "shell", "version": "1"},
+            "logRecords": [{
+                "timeUnixNano": now.to_string(), "severityNumber": 9, "severityText": "INFO",
+                "body": text("by curl"),
+                "attributes": [{"key": "http.status", "value": {"intValue": "200"}}],
+                "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174",
+            }],
+        }],
+    }]});
+    let logs = logs.to_string();
+    let args = [JSON[0], JSON[1], "--data-binary", &logs];
+    let (status, answer) = curl(&product, "/otlp/v1/logs", &args);
+    assert!(matches!(status, 200 | 204), "{status} {answer}");
+    let entries = bed.entries(1);
+    assert_eq!(entries[0].labels, "{service_name=\"curl\"}");
+    assert_eq!((&entries[0].line[..], entries[0].timestamp_ns), (&b"by curl"[..], now));
+    let expected = [
+        ("http_status", "200"),
+        ("odd_key", "a\",b=\"x"),
+        ("scope_name", "shell"),
+        ("scope_version", "1"),
+        ("severity_number", "9"),
+        ("severity_text", "INFO"),
+        ("span_id", "eee19b7ec3c1b174"),
+        ("trace_id", "5b8efff798038103d269b633813fc60c"),
+    ];
+    assert_metadata(&entries[0], &expected);
+    stop(product);
+}
+
+#[test]
+fn opentelemetry_logs_through_its_sdk() {
+    let python = libraries().join("venv/bin/python");
+    let here = runs(&python, &["-c", "import opentelemetry.exporter.otlp.proto.http"]);
+    let how = "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http, in \
+               target/clients/venv";
+    if !has("the OpenTelemetry SDK", here, how) {
+        return;
+    }
+    let bed = Bed::new();
+    let product = bed.start();
+    let url = format!("http://{}/otlp/v1/logs", product.api);
+    let mut command = Command::new(python);
+    run(&product, command.arg(script("otel.py")).args([&url, &LINES.to_string()]));
+    let entries = bed.entries(2 * LINES);
+    for compression in ["none", "gzip"] {
+        assert_logged(&entries, &format!("{{service_name=\"otel-{compression}\"}}"));
+    }
+    for entry in &entries {
+        let line = text(entry);
+        let number = line.strip_prefix("line ").and_then(|rest| rest.split(':').next());
+        let expected = [
+            ("number", number.expect("a number")),
+            ("odd", "a\",b=\"x"),
+            ("scope_name", "app"),
+            ("severity_number", "13"),
+            ("severity_text", "WARN"),
+            ("user_id", "u-7"),
+        ];
+        assert_metadata(entry, &expected);
     }
     stop(product);
 }
