@@ -2,7 +2,7 @@
 
 use bench::load::{self, Corpus, Rotation, Workload, Writer, Written, corpus};
 use bench::product::{Product, Setup};
-use bench::stub::{Accounting, Options, Stub, Verified};
+use bench::stub::{Accounting, Kept, Options, Stub, Verified};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,17 @@ impl Bed {
     pub fn texts(&self, count: usize) -> Vec<String> {
         let text = |(_, line): (String, Vec<u8>)| String::from_utf8_lossy(&line).into_owned();
         self.lines(count).into_iter().map(text).collect()
+    }
+
+    /// Waits for so many different unmarked entries, and gives all there are, as they came.
+    pub fn entries(&self, count: usize) -> Vec<Kept> {
+        let here =
+            |stats: &bench::stub::Stats| stats.unmarked - stats.unmarked_repeated >= count as u64;
+        let arrived = self.stub.wait_until(PATIENCE, here);
+        let entries = self.stub.entries();
+        let found = entries.len();
+        assert!(arrived, "expected {count} entries, found {found}\n{}", self.product_log());
+        entries
     }
 
     pub fn product_log(&self) -> String {

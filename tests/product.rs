@@ -5,12 +5,16 @@
 //! - [`lines`]: what stands in files, long, half and odd lines;
 //! - [`stops`]: SIGTERM and kill -9 at any moment;
 //! - [`http`]: what is pushed by HTTP;
+//! - [`abuse`]: hostile, broken and slow clients;
+//! - [`clients`]: clients that others wrote;
 //! - [`sink`]: what Loki answers, or does not;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one.
 
 mod bed;
 
+mod abuse;
+mod clients;
 mod files;
 mod http;
 mod lines;

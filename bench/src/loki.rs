@@ -22,6 +22,8 @@ pub struct Entry {
     pub labels: BTreeMap<String, String>,
     pub timestamp_ns: i64,
     pub line: String,
+    /// Structured metadata.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// All entries of the streams that `selector` picks, from a time on, in the order of their times.
@@ -56,6 +58,8 @@ fn page(url: &str, selector: &str, from_ns: i64) -> Result<Vec<Entry>, Error> {
         .config()
         .timeout_global(Some(TIMEOUT))
         .build()
+        // Structured metadata apart from labels.
+        .header("x-loki-response-encoding-flags", "categorize-labels")
         .query("query", selector)
         .query("direction", "forward")
         .query("limit", PAGE_ENTRIES.to_string())
@@ -74,19 +78,26 @@ fn page(url: &str, selector: &str, from_ns: i64) -> Result<Vec<Entry>, Error> {
 fn parse(answer: &serde_json::Value) -> Option<Vec<Entry>> {
     let mut entries = Vec::new();
     for stream in answer["data"]["result"].as_array()? {
-        let mut labels: BTreeMap<String, String> =
-            serde_json::from_value(stream["stream"].clone()).ok()?;
-        // Loki's own guess from the line, which a query shows among the labels.
-        labels.remove("detected_level");
+        let labels = texts(&stream["stream"])?;
         for value in stream["values"].as_array()? {
+            let metadata = &value[2]["structuredMetadata"];
+            let metadata = if metadata.is_null() { BTreeMap::new() } else { texts(metadata)? };
             entries.push(Entry {
                 labels: labels.clone(),
                 timestamp_ns: value[0].as_str()?.parse().ok()?,
                 line: value[1].as_str()?.to_owned(),
+                metadata,
             });
         }
     }
     Some(entries)
+}
+
+fn texts(object: &serde_json::Value) -> Option<BTreeMap<String, String>> {
+    let mut texts: BTreeMap<String, String> = serde_json::from_value(object.clone()).ok()?;
+    // Loki's own guess from the line.
+    texts.remove("detected_level");
+    Some(texts)
 }
 
 /// Holds marked lines against what was written.

@@ -26,6 +26,8 @@ pub struct Stream<'a> {
     pub labels: &'a [u8],
     pub entries: u64,
     pub line_bytes: u64,
+    /// Some of its metadata has no name.
+    pub unnamed: bool,
     body: &'a [u8],
 }
 
@@ -36,21 +38,56 @@ pub struct Entry<'a> {
     pub metadata_pairs: usize,
     /// Names and values.
     pub metadata_bytes: usize,
+    /// Some of it has no name.
+    pub unnamed: bool,
 }
 
 impl<'a> Stream<'a> {
-    /// The entries in the order they were sent.
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'a>> {
+    /// The entries in the order they were sent, each with its structured metadata.
+    pub fn entries(&self) -> impl Iterator<Item = (Entry<'a>, Metadata<'a>)> {
         let mut fields = Fields { rest: self.body };
         std::iter::from_fn(move || {
             loop {
                 match fields.next().ok()?? {
-                    (2, Value::Bytes(entry)) => return read_entry(entry).ok(),
+                    (2, Value::Bytes(entry)) => {
+                        return read_entry(entry).ok().map(|read| (read, Metadata(entry)));
+                    }
                     _ => continue,
                 }
             }
         })
     }
+}
+
+/// The structured metadata of an entry that was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Metadata<'a>(&'a [u8]);
+
+impl Metadata<'_> {
+    /// Names and values, in the order they were sent.
+    #[must_use]
+    pub fn pairs(self) -> Vec<(String, String)> {
+        let mut pairs = Vec::new();
+        let mut fields = Fields { rest: self.0 };
+        while let Ok(Some((number, value))) = fields.next() {
+            if let (3, Value::Bytes(pair)) = (number, value) {
+                pairs.push((text_of(pair, 1), text_of(pair, 2)));
+            }
+        }
+        pairs
+    }
+}
+
+/// A field of a pair; of many, the last counts.
+fn text_of(pair: &[u8], wanted: u64) -> String {
+    let mut text = String::new();
+    let mut fields = Fields { rest: pair };
+    while let Ok(Some((number, value))) = fields.next() {
+        if let (true, Value::Bytes(bytes)) = (number == wanted, value) {
+            text = String::from_utf8_lossy(bytes).into_owned();
+        }
+    }
+    text
 }
 
 /// The elements of `streams` of a whole decoded body. `each_line` sees the lines on the way, of a
@@ -73,7 +110,7 @@ fn read_stream<'a>(
     body: &'a [u8],
     each_line: &mut impl FnMut(&'a [u8]),
 ) -> Result<Stream<'a>, Malformed> {
-    let mut stream = Stream { labels: b"", entries: 0, line_bytes: 0, body };
+    let mut stream = Stream { labels: b"", entries: 0, line_bytes: 0, unnamed: false, body };
     let mut fields = Fields { rest: body };
     while let Some((number, value)) = fields.next()? {
         match number {
@@ -82,6 +119,7 @@ fn read_stream<'a>(
                 let entry = read_entry(value.bytes("Entries")?)?;
                 stream.entries += 1;
                 stream.line_bytes += entry.line.len() as u64;
+                stream.unnamed |= entry.unnamed;
                 each_line(entry.line);
             }
             _ => {}
@@ -92,7 +130,8 @@ fn read_stream<'a>(
 
 #[inline]
 fn read_entry(body: &[u8]) -> Result<Entry<'_>, Malformed> {
-    let mut entry = Entry { timestamp_ns: 0, line: b"", metadata_pairs: 0, metadata_bytes: 0 };
+    let mut entry =
+        Entry { timestamp_ns: 0, line: b"", metadata_pairs: 0, metadata_bytes: 0, unnamed: false };
     let mut fields = Fields { rest: body };
     while let Some((number, value)) = fields.next()? {
         match number {
@@ -100,7 +139,9 @@ fn read_entry(body: &[u8]) -> Result<Entry<'_>, Malformed> {
             2 => entry.line = value.bytes("Line")?,
             3 => {
                 entry.metadata_pairs += 1;
-                entry.metadata_bytes += read_pair(value.bytes("StructuredMetadata")?)?;
+                let (name_bytes, value_bytes) = read_pair(value.bytes("StructuredMetadata")?)?;
+                entry.metadata_bytes += name_bytes + value_bytes;
+                entry.unnamed |= name_bytes == 0;
             }
             _ => {}
         }
@@ -109,15 +150,17 @@ fn read_entry(body: &[u8]) -> Result<Entry<'_>, Malformed> {
 }
 
 /// The bytes of a name and its value.
-fn read_pair(body: &[u8]) -> Result<usize, Malformed> {
-    let mut bytes = 0;
+fn read_pair(body: &[u8]) -> Result<(usize, usize), Malformed> {
+    let (mut name_bytes, mut value_bytes) = (0, 0);
     let mut fields = Fields { rest: body };
     while let Some((number, value)) = fields.next()? {
-        if matches!(number, 1 | 2) {
-            bytes += value.bytes("LabelPair")?.len();
+        match number {
+            1 => name_bytes = value.bytes("LabelPair")?.len(),
+            2 => value_bytes = value.bytes("LabelPair")?.len(),
+            _ => {}
         }
     }
-    Ok(bytes)
+    Ok((name_bytes, value_bytes))
 }
 
 #[inline]
@@ -250,7 +293,7 @@ mod tests {
     }
 
     fn entry(timestamp_ns: i64, line: &[u8]) -> Entry<'_> {
-        Entry { timestamp_ns, line, metadata_pairs: 0, metadata_bytes: 0 }
+        Entry { timestamp_ns, line, metadata_pairs: 0, metadata_bytes: 0, unnamed: false }
     }
 
     #[test]
@@ -266,20 +309,21 @@ mod tests {
         assert_eq!(streams.len(), 2);
         assert_eq!(streams[0].labels, b"{a=\"b\"}");
         assert_eq!((streams[0].entries, streams[0].line_bytes), (2, 3));
-        let entries: Vec<_> = streams[0].entries().collect();
+        let entries: Vec<_> = streams[0].entries().map(|(entry, _)| entry).collect();
         assert_eq!(entries, [entry(1_700_000_000_000_000_001, b"one"), entry(2, b"")]);
     }
 
     #[test]
-    fn structured_metadata_is_counted() {
+    fn structured_metadata_is_counted_and_read() {
         // Timestamp 0.7, line x, metadata {ab: cde}.
         let inner = b"\x0a\x02\x10\x07\x12\x01x\x1a\x09\x0a\x02ab\x12\x03cde";
         let entries = [&[0x12, u8::try_from(inner.len()).unwrap()][..], inner].concat();
         let mut body = Vec::new();
         proto::stream("{}", &entries, &mut body);
         let streams = read(&body).unwrap();
-        let read = streams[0].entries().next().unwrap();
+        let (read, metadata) = streams[0].entries().next().unwrap();
         assert_eq!(read, Entry { metadata_pairs: 1, metadata_bytes: 5, ..entry(7, b"x") });
+        assert_eq!(metadata.pairs(), [("ab".to_owned(), "cde".to_owned())]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum Fault {
     Masked,
     /// One entry of so many is refused as too old, with a 400; the others are stored.
     Partial { one_of: u64 },
+    /// Nothing of one tenant's is stored and this is its answer; others' pushes are as always.
+    Tenant { tenant: String, status: u16 },
 }
 
 impl Fault {

@@ -201,6 +201,14 @@ async fn faulty(
             }
             response
         }
+        Fault::Tenant { tenant, status } => {
+            if headers.get(TENANT_HEADER).is_none_or(|found| found.as_bytes() != tenant.as_bytes())
+            {
+                return judge(headers, body, received, shared, Treatment::AsLoki).into_response();
+            }
+            shared.store().stats.faults.answered += 1;
+            Answer::new(status, format!("not for {tenant}\n")).into_response()
+        }
         Fault::Delay(delay) => {
             shared.store().stats.faults.delayed += 1;
             tokio::time::sleep(delay).await;
@@ -264,7 +272,8 @@ fn judge(
     treatment: Treatment,
 ) -> Answer {
     let value = |name: &str| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
-    if shared.auth && value(TENANT_HEADER).is_none_or(str::is_empty) {
+    let tenant = value(TENANT_HEADER).unwrap_or_default();
+    if shared.auth && tenant.is_empty() {
         return Answer::new(401, "no org id\n");
     }
     let Some(content_type) = value(CONTENT_TYPE.as_str()).filter(|v| !v.is_empty()) else {
@@ -285,10 +294,10 @@ fn judge(
         }
     };
     if content_type.split(';').next().is_none_or(|kind| kind.trim() != "application/json") {
-        return shared.store().push(&body, received, treatment);
+        return shared.store().push(tenant, &body, received, treatment);
     }
     match json::to_protobuf(&body) {
-        Ok(decoded) => shared.store().push_decoded(&decoded, received, treatment),
+        Ok(decoded) => shared.store().push_decoded(tenant, &decoded, received, treatment),
         Err(error) => Answer::new(400, format!("{error}\n")),
     }
 }

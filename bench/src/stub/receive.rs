@@ -1,6 +1,6 @@
 //! One push, judged and stored as Loki does it, with Loki's answers.
 
-use super::decode::{Entry, Stream, read_push};
+use super::decode::{Entry, Metadata, Stream, read_push};
 use super::labels::{Labels, parse};
 use super::ledger::{Ledger, Receipt};
 use super::limits::{Bucket, go_time, rfc3339};
@@ -63,7 +63,8 @@ pub struct Store {
     kept_prints: HashSet<u64>,
     hasher: RandomState,
     streams: Vec<StreamState>,
-    by_canonical: HashMap<String, usize>,
+    /// By tenant, then by labels.
+    by_canonical: HashMap<String, HashMap<String, usize>>,
     /// Labels as they were sent: parsed once. As many as streams may exist.
     parsed: HashMap<Vec<u8>, Arc<Labels>>,
     decoded: Vec<u8>,
@@ -72,6 +73,7 @@ pub struct Store {
 }
 
 struct StreamState {
+    tenant: String,
     labels: String,
     bucket: Bucket,
     newest_ns: i64,
@@ -148,11 +150,17 @@ impl Store {
         self.streams.iter().map(|s| s.labels.clone()).collect()
     }
 
-    /// `body`, a snappy block, arrived in full at `received`, a time since 1970.
-    pub fn push(&mut self, body: &[u8], received: Duration, treatment: Treatment) -> Answer {
+    /// `body`, a snappy block of `tenant`, arrived in full at `received`, a time since 1970.
+    pub fn push(
+        &mut self,
+        tenant: &str,
+        body: &[u8],
+        received: Duration,
+        treatment: Treatment,
+    ) -> Answer {
         let mut decoded = std::mem::take(&mut self.decoded);
         let answer = match self.decompress(body, &mut decoded) {
-            Ok(len) => self.push_decoded(&decoded[..len], received, treatment),
+            Ok(len) => self.push_decoded(tenant, &decoded[..len], received, treatment),
             Err(answer) => answer,
         };
         self.decoded = decoded;
@@ -179,6 +187,7 @@ impl Store {
     /// As [`Store::push`], of a body that is protobuf already.
     pub fn push_decoded(
         &mut self,
+        tenant: &str,
         decoded: &[u8],
         received: Duration,
         treatment: Treatment,
@@ -201,6 +210,10 @@ impl Store {
         if let Some(refusal) = self.over_tenant_rate(&streams, received_ns) {
             return refusal;
         }
+        if streams.iter().any(|stream| stream.unnamed) {
+            // Its own failure by the status, and it stays one however often the push is sent.
+            return Answer::new(500, "label name is empty\n");
+        }
         self.stats.decoded_bytes += decoded.len() as u64;
         let answer = match (self.accounting, treatment) {
             (Accounting::Count, _) => {
@@ -212,9 +225,9 @@ impl Store {
             (Accounting::PerLine, Treatment::Masked) => {
                 let (last, hidden) = streams.split_last().expect("looked at above");
                 self.stats.entries_refused += hidden.iter().map(|s| s.entries).sum::<u64>();
-                self.store_lines(std::slice::from_ref(last), received_ns, treatment)
+                self.store_lines(tenant, std::slice::from_ref(last), received_ns, treatment)
             }
-            (Accounting::PerLine, _) => self.store_lines(&streams, received_ns, treatment),
+            (Accounting::PerLine, _) => self.store_lines(tenant, &streams, received_ns, treatment),
         };
         if answer.status == 204 {
             self.stats.pushes_stored += 1;
@@ -243,6 +256,7 @@ impl Store {
 
     fn store_lines(
         &mut self,
+        tenant: &str,
         streams: &[Stream<'_>],
         received_ns: i64,
         treatment: Treatment,
@@ -263,8 +277,11 @@ impl Store {
                 continue;
             }
             // What the ingester says of one stream hides what it said of those before.
-            refused.masked =
-                self.store_stream(stream, &labels.canonical, received_ns, treatment, &mut refused);
+            let at = self.stream(tenant, &labels.canonical);
+            refused.masked = match at {
+                Some(at) => self.store_stream(at, stream, received_ns, treatment, &mut refused),
+                None => Some(self.too_many_streams(stream, &labels.canonical)),
+            };
         }
         refused.answer()
     }
@@ -284,25 +301,26 @@ impl Store {
         Ok(parsed)
     }
 
+    fn too_many_streams(&mut self, stream: &Stream<'_>, labels: &str) -> Answer {
+        self.stats.entries_refused += stream.entries;
+        let text = format!(
+            "Maximum active stream limit exceeded when trying to create stream {labels}, reduce \
+             the number of active streams (reduce labels or reduce label values), or contact your \
+             Loki administrator to see if the limit can be increased, user: '{TENANT}'\n"
+        );
+        Answer::new(429, text)
+    }
+
     /// Stores what may be stored; the answer is the ingester's, if it is not content.
     fn store_stream(
         &mut self,
+        at: usize,
         stream: &Stream<'_>,
-        labels: &str,
         received_ns: i64,
         treatment: Treatment,
         refused: &mut Refused,
     ) -> Option<Answer> {
-        let Some(at) = self.stream(labels) else {
-            self.stats.entries_refused += stream.entries;
-            let text = format!(
-                "Maximum active stream limit exceeded when trying to create stream {labels}, \
-                 reduce the number of active streams (reduce labels or reduce label values), or \
-                 contact your Loki administrator to see if the limit can be increased, user: \
-                 '{TENANT}'\n"
-            );
-            return Some(Answer::new(429, text));
-        };
+        let labels = &self.streams[at].labels.clone();
         if let Some(rate) = self.limits.stream_rate
             && !self.streams[at].bucket.take(stream.line_bytes, rate, received_ns)
         {
@@ -317,7 +335,7 @@ impl Store {
             return Some(Answer::new(429, text));
         }
         let mut late = Late::default();
-        for (entry, nth) in stream.entries().zip(1_u64..) {
+        for ((entry, metadata), nth) in stream.entries().zip(1_u64..) {
             let told = matches!(treatment, Treatment::Partial { one_of } if nth % one_of == 0);
             if told {
                 self.stats.entries_refused += 1;
@@ -336,33 +354,41 @@ impl Store {
                 continue;
             }
             self.streams[at].newest_ns = self.streams[at].newest_ns.max(entry.timestamp_ns);
-            self.account(at, &entry, received_ns);
+            self.account(at, &entry, metadata, received_ns);
         }
         late.answer(stream.entries, labels)
     }
 
-    fn stream(&mut self, labels: &str) -> Option<usize> {
-        if let Some(at) = self.by_canonical.get(labels) {
+    fn stream(&mut self, tenant: &str, labels: &str) -> Option<usize> {
+        if let Some(at) = self.by_canonical.get(tenant).and_then(|of| of.get(labels)) {
             return Some(*at);
         }
         if self.streams.len() >= self.limits.streams_max {
             return None;
         }
         self.streams.push(StreamState {
+            tenant: tenant.to_owned(),
             labels: labels.to_owned(),
             bucket: Bucket::default(),
             newest_ns: i64::MIN,
             last_first_ns: i64::MIN,
             heads: HashMap::new(),
         });
-        self.by_canonical.insert(labels.to_owned(), self.streams.len() - 1);
-        Some(self.streams.len() - 1)
+        let at = self.streams.len() - 1;
+        self.by_canonical.entry(tenant.to_owned()).or_default().insert(labels.to_owned(), at);
+        Some(at)
     }
 
-    fn account(&mut self, stream: usize, entry: &Entry<'_>, received_ns: i64) {
+    fn account(
+        &mut self,
+        stream: usize,
+        entry: &Entry<'_>,
+        metadata: Metadata<'_>,
+        received_ns: i64,
+    ) {
         self.stats.entries += 1;
         self.stats.line_bytes += entry.line.len() as u64;
-        let fresh = self.keep(stream, entry);
+        let fresh = self.keep(stream, entry, metadata);
         let mark = match Mark::read(entry.line) {
             Reading::Intact(mark) => mark,
             Reading::Corrupted => {
@@ -421,7 +447,7 @@ impl Store {
     }
 
     /// Keeps the entry for a test to look at; false if it is kept already.
-    fn keep(&mut self, stream: usize, entry: &Entry<'_>) -> bool {
+    fn keep(&mut self, stream: usize, entry: &Entry<'_>, metadata: Metadata<'_>) -> bool {
         if self.keep_entries == 0 {
             return true;
         }
@@ -432,9 +458,11 @@ impl Store {
         if self.kept.len() < self.keep_entries {
             self.kept_prints.insert(print);
             self.kept.push(Kept {
+                tenant: self.streams[stream].tenant.clone(),
                 labels: self.streams[stream].labels.clone(),
                 timestamp_ns: entry.timestamp_ns,
                 line: entry.line.to_vec(),
+                metadata: metadata.pairs(),
             });
         } else {
             self.stats.not_kept += 1;

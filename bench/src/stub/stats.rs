@@ -50,10 +50,14 @@ pub struct Stats {
 /// An entry that was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
+    /// X-Scope-OrgID; empty where none was sent.
+    pub tenant: String,
     /// As Loki renders them: sorted, `{a="b", c="d"}`.
     pub labels: String,
     pub timestamp_ns: i64,
     pub line: Vec<u8>,
+    /// Structured metadata: names and values, in their order.
+    pub metadata: Vec<(String, String)>,
 }
 
 /// What was written held against what was received.

@@ -227,3 +227,30 @@ fn counted_lines_are_held_against_the_whole_corpus() {
     assert_eq!(stub.stats().sum, corpus.sum().unwrap());
     assert!(stub.cpu() > Duration::ZERO);
 }
+
+#[test]
+fn tenants_are_kept_apart_and_metadata_is_kept() {
+    let stub = stub();
+    let kind = ("content-type", "application/json");
+    let json = format!(
+        r#"{{"streams":[{{"stream":{{"job":"a"}},"values":[["{}","x",{{"k":"v"}}]]}}]}}"#,
+        now_ns()
+    );
+    for tenant in ["one", "two", "one"] {
+        let headers = [kind, ("x-scope-orgid", tenant)];
+        assert_eq!(post_as(&stub, &headers, json.as_bytes()).0, 204);
+    }
+    let kept = stub.entries();
+    let tenants: Vec<&str> = kept.iter().map(|entry| entry.tenant.as_str()).collect();
+    assert_eq!(tenants, ["one", "two"], "the third is the first again");
+    assert_eq!(kept[0].metadata, [("k".to_owned(), "v".to_owned())]);
+    stub.set_fault(Fault::Tenant { tenant: "one".into(), status: 429 });
+    for (tenant, status) in [("one", 429), ("two", 204)] {
+        let headers = [kind, ("x-scope-orgid", tenant)];
+        assert_eq!(post_as(&stub, &headers, json.as_bytes()).0, status);
+    }
+    stub.heal();
+    let unnamed = json.replace("\"k\"", "\"\"");
+    let answer = post_as(&stub, &[kind], unnamed.as_bytes());
+    assert_eq!(answer, (500, "label name is empty\n".into()));
+}
