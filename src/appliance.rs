@@ -88,6 +88,7 @@ const LEAVE_TIME: Duration = Duration::from_secs(1);
 /// Runs until a signal, and then until everything is drained or the deadline is over.
 pub fn run(config: &Config) -> Result<(), RunError> {
     abort_on_panic();
+    let descriptors = raise_descriptors();
     executor::check_io_uring()?;
     let plan = Plan::of_this_machine(&options::topology(config))?;
     let _lock = lock_data_dir(&config.data_dir)?;
@@ -117,7 +118,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let links: Vec<Links> =
         (0..count).map(|shard| link(&egress_bell, &stop, &status, shard)).collect();
     start_egress(config, &plan, &links, egress_bell, &stop, &status);
-    let (doorman, rates) = (Arc::new(options::doorman(config)), Arc::new(options::rates(config)));
+    let (doorman, rates) =
+        (Arc::new(options::doorman(config, descriptors)), Arc::new(options::rates(config)));
     let (mut apis, mut metrics_listener) = (apis.into_iter(), Some(metrics_listener));
     for (number, links) in links.iter().enumerate() {
         let cpu = plan.shards[number % plan.shards.len()];
@@ -407,6 +409,17 @@ fn shared_listener(address: SocketAddr) -> std::io::Result<TcpListener> {
     net::bind(&socket, &address)?;
     net::listen(&socket, LISTEN_BACKLOG)?;
     Ok(socket.into())
+}
+
+/// How many descriptors this process may have: as many as it is allowed to, and not the few that shells
+/// and service managers give by default for the sake of old programs.
+fn raise_descriptors() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current;
+    limit.current = limit.maximum;
+    let raised = setrlimit(Resource::Nofile, limit).is_ok();
+    (if raised { limit.maximum } else { before }).unwrap_or(u64::MAX)
 }
 
 /// A panic is a bug, and a thread less would be an appliance that stands still and looks well: it ends

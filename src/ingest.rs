@@ -468,7 +468,15 @@ impl Shard {
         mut backlog: Backlog<UringDisk>,
         bytes_max: usize,
     ) -> Result<(), WalError> {
-        let batch = backlog.read(&self.wal, bytes_max).await?;
+        let batch = loop {
+            match backlog.read(&self.wal, bytes_max).await {
+                Err(WalError::Disk(error)) if error.is_full() => {
+                    tracing::warn!(%error, "the log cannot be read back now");
+                    glommio::timer::sleep(FULL_INTERVAL).await;
+                }
+                read => break read?,
+            }
+        };
         for Gap { segment, frames, damage } in &batch.gaps {
             self.links.counts.wal_gap_frames.inc_by(frames.last.0 - frames.first.0 + 1);
             tracing::error!(

@@ -20,6 +20,10 @@ const EVENT_INTERVAL_MIN: Duration = Duration::from_millis(12);
 const INTAKE_BYTES_MAX: usize = 4 << 20;
 /// How long a client may take to read an answer.
 const ANSWER_READ_TIME_MAX: Duration = Duration::from_secs(30);
+/// For the log, discovery, egress and executors.
+const DESCRIPTORS_KEPT: u64 = 512;
+/// However few descriptors there are.
+const CONNECTIONS_MIN: u64 = 64;
 /// How long a removed file is watched for late lines.
 const ROTATED_WAIT: Duration = Duration::from_secs(60);
 const OPEN_IDLE_MAX: Duration = Duration::from_secs(60);
@@ -164,9 +168,20 @@ pub fn http(config: &Config) -> http::Options {
 }
 
 #[must_use]
-pub fn doorman(config: &Config) -> http::Doorman {
+/// `descriptors` is what this process may have: connections leave enough of them for everything else.
+pub fn doorman(config: &Config, descriptors: u64) -> http::Doorman {
     let limits = &config.server.limits;
-    http::Doorman::new(limits.connections_max, limits.address_connections_max)
+    let others = config.sources.open_files_max as u64 + DESCRIPTORS_KEPT;
+    let left = descriptors.saturating_sub(others).max(CONNECTIONS_MIN);
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    if left < limits.connections_max {
+        tracing::warn!(
+            descriptors,
+            connections_max = left,
+            "there are too few descriptors for server.limits.connections_max; raise LimitNOFILE"
+        );
+    }
+    http::Doorman::new(limits.connections_max.min(left), limits.address_connections_max)
 }
 
 #[must_use]

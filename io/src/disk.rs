@@ -15,10 +15,11 @@ pub struct DiskError {
 }
 
 impl DiskError {
-    /// No space, no quota: back-pressure, not a failure.
+    /// No space, no quota, no descriptor for now: back-pressure, not a failure.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self.source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+        let full = [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE];
+        self.source.raw_os_error().is_some_and(|error| full.contains(&error))
     }
 }
 

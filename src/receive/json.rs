@@ -178,7 +178,11 @@ impl<'t, 'a> Push<'t, 'a> {
                 let what = "too many lines in one request";
                 return Err(BadPush::TooMany { what, found, max: size.entries_max }.into());
             }
-            stream.read_entries().try_for_each(|entry| entry.map(drop))?;
+            for entry in stream.read_entries() {
+                if entry?.metadata().any(|(name, _)| name.is_empty()) {
+                    return Err(BadPush::MetadataName.into());
+                }
+            }
         }
         Ok(push)
     }

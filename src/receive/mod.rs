@@ -339,9 +339,11 @@ impl Receiver {
         };
         let is_sign = |byte: &u8| byte.is_ascii_alphanumeric() || TENANT_SIGNS.contains(byte);
         let bytes = named.as_bytes();
-        if bytes.is_empty() || bytes.len() > TENANT_BYTES_MAX || !bytes.iter().all(is_sign) {
+        let is_path = matches!(bytes, b"." | b"..");
+        let fits = (1..=TENANT_BYTES_MAX).contains(&bytes.len()) && !is_path;
+        if !fits || !bytes.iter().all(is_sign) {
             return Err(Error::Tenant(format!(
-                "X-Scope-OrgID: expected 1 to {TENANT_BYTES_MAX} letters, digits and {}",
+                "X-Scope-OrgID: expected 1 to {TENANT_BYTES_MAX} letters, digits and {}, not . or ..",
                 String::from_utf8_lossy(TENANT_SIGNS)
             )));
         }

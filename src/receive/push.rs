@@ -17,6 +17,9 @@ pub enum BadPush {
         "couldn't parse labels: {0:?} is no label name: letters, digits and _ only, no digit first"
     )]
     LabelName(String),
+    /// Loki answers it as if it were overloaded, for ever.
+    #[error("structured metadata without a name")]
+    MetadataName,
     #[error("{what}: {found}, limit: {max}")]
     TooMany { what: &'static str, found: usize, max: usize },
 }
@@ -201,12 +204,16 @@ fn stamp(message: &[u8], plain: &mut bool) -> Result<i64, BadPush> {
 }
 
 fn metadata_bytes(pair: &[u8]) -> Result<usize, BadPush> {
-    let mut bytes = 0;
+    let (mut name_bytes, mut value_bytes) = (0, 0);
     for field in Fields::of(pair) {
-        if let (1 | 2, Value::Bytes(text)) = field? {
+        if let (part @ (1 | 2), Value::Bytes(text)) = field? {
             let text = std::str::from_utf8(text);
-            bytes += text.map_err(|_| BadPush::Expected("UTF-8 in structured metadata"))?.len();
+            let bytes = text.map_err(|_| BadPush::Expected("UTF-8 in structured metadata"))?.len();
+            *if part == 1 { &mut name_bytes } else { &mut value_bytes } = bytes;
         }
     }
-    Ok(bytes)
+    if name_bytes == 0 {
+        return Err(BadPush::MetadataName);
+    }
+    Ok(name_bytes + value_bytes)
 }

@@ -71,11 +71,13 @@ pub struct Buffer {
     grant: Grant,
 }
 
+/// What a buffer takes before anything came.
+const START_BYTES_MAX: usize = 64 << 10;
 /// The least that a buffer grows by.
 const GROWTH_BYTES: usize = 4 << 10;
 
 impl Buffer {
-    /// Room for `bytes` now and for at most `bytes_max` later.
+    /// Room for `bytes` that are expected, and for at most `bytes_max`.
     pub fn new(
         memory: &Rc<BodyMemory>,
         bytes: usize,
@@ -84,9 +86,10 @@ impl Buffer {
         if bytes > bytes_max {
             return Err(BodyError::TooLarge { max: bytes_max });
         }
-        let grant = memory.grant(bytes)?;
-        // What is declared need not come: pages that are not written cost nothing.
-        Ok(Buffer { bytes: Vec::with_capacity(bytes), bytes_max, grant })
+        // What is declared need not come: who sends nothing holds little.
+        let start = bytes.min(START_BYTES_MAX);
+        let grant = memory.grant(start)?;
+        Ok(Buffer { bytes: Vec::with_capacity(start), bytes_max, grant })
     }
 
     #[must_use]
