@@ -20,9 +20,10 @@ use crate::intake::{Intake, NotStored, Ticket};
 use admit::{Door, Refused};
 use arrival::Arrival;
 use body::{BadBody, Body, Decoder, Encoding};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use io::http::{self, BodyError, BodyMemory, Connection, Full};
 use json::BadJson;
 use logs::BadLog;
@@ -77,6 +78,8 @@ const TENANT_BYTES_MAX: usize = 150;
 /// What an export may become, as a multiple of what its body may be.
 const EXPORT_GROWTH_MAX: usize = 4;
 const TENANT_SIGNS: &[u8] = b"!-_.*'()";
+/// What is read of a request that is refused by its head.
+const DRAINED_BYTES_MAX: usize = 1 << 20;
 /// After which a client may try again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -198,6 +201,13 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether the rest of the request may still be on its way: what follows is no request.
+    fn is_half_read(&self) -> bool {
+        matches!(self, Error::Body(bad) if !matches!(bad, BadBody::Encoding(_)))
+    }
+}
+
 /// What a request brought, all of it taken in.
 struct Taken {
     lines: u64,
@@ -239,7 +249,10 @@ impl Receiver {
         // Of a type that OTLP has not, what a person can read.
         let form = Form::of(endpoint, text_of(request.headers(), header::CONTENT_TYPE));
         let kind = if let Ok(Form::Otlp(kind)) = form { kind } else { otlp::Kind::Json };
-        let mut response = match self.receive(endpoint, form, request, connection).await {
+        let (head, incoming) = request.into_parts();
+        let mut incoming = Some(incoming);
+        let outcome = self.receive(endpoint, form, &head, &mut incoming, connection).await;
+        let mut response = match outcome {
             Ok(lines) => accepted(endpoint, kind, lines),
             // What was refused is not to be sent again: that is a success, in part.
             Err(Error::Refused(refused)) if endpoint == Endpoint::Otlp => {
@@ -249,8 +262,14 @@ impl Receiver {
             }
             Err(error) => refused(endpoint, kind, &error),
         };
-        if connection.crowded {
+        if let Some(rest) = incoming
+            && !drained(&head.headers, rest, connection).await
+        {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
+        if head.version == Version::HTTP_2 {
+            // Its other requests go on.
+            response.headers_mut().remove(header::CONNECTION);
         }
         self.requests.request(endpoint.path(), response.status().as_u16());
         response
@@ -260,23 +279,24 @@ impl Receiver {
         &self,
         endpoint: Endpoint,
         form: Result<Form, Error>,
-        request: Request<Incoming>,
+        head: &Parts,
+        incoming: &mut Option<Incoming>,
         connection: &Connection,
     ) -> Result<u64, Error> {
         if connection.crowded {
             return Err(Error::Crowded);
         }
-        if request.method() != Method::POST {
+        if head.method != Method::POST {
             return Err(Error::Method);
         }
         self.intake.check()?;
         let deadline = Instant::now() + self.options.answer_time_max;
-        let (head, incoming) = request.into_parts();
         let tenant = self.tenant(&head.headers)?;
         let with_labels = endpoint == Endpoint::Raw;
         let query = lines::Query::read(head.uri.query().unwrap_or_default(), with_labels)?;
         let encoding = Encoding::of(text_of(&head.headers, header::CONTENT_ENCODING))?;
         let form = form?;
+        let incoming = incoming.take().expect("it is read once");
         let mut body = self.read(connection, incoming, encoding, form).await?;
         self.intake.room(deadline).await?;
         let taken = match form {
@@ -548,7 +568,24 @@ fn refused(endpoint: Endpoint, kind: otlp::Kind, error: &Error) -> Response<Full
     if let Some(after) = after {
         response.headers_mut().insert(header::RETRY_AFTER, after);
     }
+    if error.is_half_read() {
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
+    }
     response
+}
+
+/// Reads what is left of a request that is refused, so that others may follow on its connection; not
+/// where that is much, or where it only comes if it is asked for.
+async fn drained(headers: &HeaderMap, rest: Incoming, connection: &Connection) -> bool {
+    if rest.is_end_stream() {
+        return true;
+    }
+    let fits = http::declared(&rest, DRAINED_BYTES_MAX).is_ok_and(|bytes| bytes.is_some());
+    if !fits || connection.crowded || headers.contains_key(header::EXPECT) {
+        return false;
+    }
+    let read = http::read_body(connection, rest, DRAINED_BYTES_MAX, |_| Ok::<_, BodyError>(()));
+    read.await.is_ok()
 }
 
 fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
