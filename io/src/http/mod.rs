@@ -13,13 +13,13 @@ pub use doorman::Doorman;
 
 use glommio::net::{TcpListener, TcpStream};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper::{Request, Response};
 use socket::Socket;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -51,6 +51,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const ANSWERS_BYTES_MAX: usize = 64 << 10;
 /// What only a client that speaks HTTP/2 begins with, the first three bytes.
 const HTTP2_PREFACE: [u8; socket::FIRST_BYTES] = *b"PRI";
+/// With more connections on a shard than this, each gives its buffers back after every answer, and not
+/// only after a second's rest.
+const RESTLESS_MAX: usize = 256;
 
 /// What a request handler may know of its connection.
 #[derive(Debug)]
@@ -166,29 +169,69 @@ where
             })
         };
         let mut socket = Socket::new(stream, connection.clone(), self.scratch.clone());
-        if socket.begins_with(HTTP2_PREFACE).await {
-            connection.shared.set(true);
-            connection.wait.enter(Phase::Shared);
-            let requests_max = if connection.crowded { 1 } else { REQUESTS_AT_ONCE_MAX };
-            let _ = hyper::server::conn::http2::Builder::new(Local)
-                .max_concurrent_streams(requests_max)
-                .max_header_list_size(
-                    u32::try_from(self.options.head_bytes_max).unwrap_or(u32::MAX),
-                )
-                .initial_stream_window_size(BODY_WINDOW_BYTES)
-                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .max_send_buf_size(ANSWERS_BYTES_MAX)
-                .serve_connection(socket, service)
-                .await;
-        } else {
-            let _ = hyper::server::conn::http1::Builder::new()
+        match socket.first().await {
+            HTTP2_PREFACE => self.talk_http2(socket, &connection, service).await,
+            _ => self.talk_http1(socket, &connection, service).await,
+        }
+    }
+
+    /// Requests one by one. Between two of them a connection that rests holds no buffers.
+    async fn talk_http1<S>(&self, mut socket: Socket, connection: &Connection, mut service: S)
+    where
+        S: HttpService<Incoming, ResBody = Full, Error = Infallible> + Unpin,
+    {
+        loop {
+            let mut http1 = hyper::server::conn::http1::Builder::new()
                 .keep_alive(!connection.crowded)
                 .half_close(true)
                 .max_buf_size(self.options.head_bytes_max)
                 .max_headers(self.options.headers_max)
-                .serve_connection(socket, service)
-                .await;
+                .serve_connection(socket, service);
+            let rests = std::future::poll_fn(|context| {
+                if Pin::new(&mut http1).poll(context).is_ready() {
+                    return Poll::Ready(false);
+                }
+                let wait = &connection.wait;
+                let many = self.watch.len() > RESTLESS_MAX;
+                if wait.phase() == Phase::Idle && (wait.is_long() || many) {
+                    return Poll::Ready(true);
+                }
+                Poll::Pending
+            });
+            if !rests.await {
+                return;
+            }
+            let parts = http1.into_parts();
+            service = parts.service;
+            socket = parts.io;
+            if parts.read_buf.is_empty() {
+                socket.first().await;
+            } else {
+                socket.put_back(parts.read_buf);
+                connection.wait.enter(Phase::Head);
+            }
         }
+    }
+
+    /// Many requests at once.
+    async fn talk_http2<S>(&self, socket: Socket, connection: &Connection, service: S)
+    where
+        S: HttpService<Incoming, ResBody = Full, Error = Infallible>,
+        S::Future: 'static,
+    {
+        connection.shared.set(true);
+        connection.wait.enter(Phase::Shared);
+        let requests_max = if connection.crowded { 1 } else { REQUESTS_AT_ONCE_MAX };
+        let head_bytes_max = u32::try_from(self.options.head_bytes_max).unwrap_or(u32::MAX);
+        let http2 = hyper::server::conn::http2::Builder::new(Local)
+            .max_concurrent_streams(requests_max)
+            .max_header_list_size(head_bytes_max)
+            .initial_stream_window_size(BODY_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(ANSWERS_BYTES_MAX)
+            .serve_connection(socket, service);
+        // Not a part of every connection, most of which speak HTTP/1.
+        let _ = Box::pin(http2).await;
     }
 }
 

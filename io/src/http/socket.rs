@@ -4,6 +4,7 @@ use super::Connection;
 use super::watch::Phase;
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
 use glommio::net::TcpStream;
+use hyper::body::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -20,9 +21,8 @@ pub(super) struct Socket {
     connection: Rc<Connection>,
     /// Read into first; all sockets of a shard share it.
     scratch: Rc<RefCell<Vec<u8>>>,
-    /// What was read to know the protocol, and is to be read once more.
-    first: [u8; FIRST_BYTES],
-    first_left: usize,
+    /// What was read, and is to be read once more.
+    back: Bytes,
     /// The client sends no more.
     ended: bool,
     closing: bool,
@@ -34,19 +34,23 @@ impl Socket {
         connection: Rc<Connection>,
         scratch: Rc<RefCell<Vec<u8>>>,
     ) -> Socket {
-        let (first, first_left) = ([0; FIRST_BYTES], 0);
-        Socket { stream, connection, scratch, first, first_left, ended: false, closing: false }
+        Socket { stream, connection, scratch, back: Bytes::new(), ended: false, closing: false }
     }
 
-    /// Waits for the first bytes. Whoever sends fewer at once than are needed begins with others.
-    pub async fn begins_with(&mut self, expected: [u8; FIRST_BYTES]) -> bool {
+    /// Waits for the first bytes of what comes. Whoever sends fewer at once than are needed to know the
+    /// protocol begins with others.
+    pub async fn first(&mut self) -> [u8; FIRST_BYTES] {
         let mut first = [0; FIRST_BYTES];
         // An error comes again with the next read.
         let read = self.stream.read(&mut first).await.unwrap_or(0);
         self.connection.wait.enter(Phase::Head);
-        self.first_left = read;
-        self.first[FIRST_BYTES - read..].copy_from_slice(&first[..read]);
-        first == expected
+        self.put_back(Bytes::copy_from_slice(&first[..read]));
+        first
+    }
+
+    /// What will be read next.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        self.back = bytes;
     }
 }
 
@@ -57,11 +61,9 @@ impl Read for Socket {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
-        if this.first_left > 0 {
-            let taken = this.first_left.min(buffer.remaining());
-            let at = FIRST_BYTES - this.first_left;
-            buffer.put_slice(&this.first[at..at + taken]);
-            this.first_left -= taken;
+        if !this.back.is_empty() {
+            let taken = this.back.split_to(this.back.len().min(buffer.remaining()));
+            buffer.put_slice(&taken);
             return Poll::Ready(Ok(()));
         }
         let mut scratch = this.scratch.borrow_mut();

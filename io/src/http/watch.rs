@@ -35,6 +35,8 @@ pub(super) struct Wait {
     /// Read in this phase.
     bytes: Cell<u64>,
     overdue: Cell<bool>,
+    /// It was seen waiting in this phase before.
+    long: Cell<bool>,
     /// Too many wait already: this one may not wait for long.
     hurried: bool,
     waker: RefCell<Option<Waker>>,
@@ -59,6 +61,7 @@ impl Wait {
         self.since.set(Instant::now());
         self.bytes.set(0);
         self.overdue.set(false);
+        self.long.set(false);
     }
 
     /// Bytes came or went.
@@ -70,7 +73,17 @@ impl Wait {
         self.overdue.get()
     }
 
-    /// Whoever polls is woken when the wait is overdue.
+    pub fn is_long(&self) -> bool {
+        self.long.get()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whoever polls is woken when the wait is overdue, or long.
     pub fn listen(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
@@ -140,6 +153,11 @@ impl Watch {
         Watch { options, waits: RefCell::default(), next: Cell::new(0) }
     }
 
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waits.borrow().len()
+    }
+
     pub fn add(self: &Rc<Self>, phase: Phase, hurried: bool) -> Watched {
         let number = self.next.get();
         self.next.set(number + 1);
@@ -148,6 +166,7 @@ impl Watch {
             since: Cell::new(Instant::now()),
             bytes: Cell::new(0),
             overdue: Cell::new(false),
+            long: Cell::new(false),
             hurried,
             waker: RefCell::default(),
         });
@@ -162,11 +181,15 @@ impl Watch {
             for wait in self.waits.borrow().values() {
                 if wait.takes_too_long(&self.options, now) {
                     wait.overdue.set(true);
-                    if let Some(waker) = wait.waker.borrow_mut().take() {
-                        waker.wake();
-                    }
+                    wait.wake();
                 } else if wait.phase.get() == Phase::Shared && wait.bytes.get() > 0 {
                     wait.enter(Phase::Shared);
+                } else if wait.phase.get() == Phase::Idle && !wait.is_long() {
+                    // A second look: its next answer does not come at once.
+                    if now.saturating_duration_since(wait.since.get()) > LOOK_INTERVAL {
+                        wait.long.set(true);
+                        wait.wake();
+                    }
                 }
             }
         }
