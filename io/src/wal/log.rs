@@ -89,7 +89,17 @@ pub struct Segment {
 struct Tail {
     salt: u64,
     offset: u64,
+    /// Up to here every block was written once, with frames or with zeros.
+    written: u64,
 }
+
+/// The first write to a block costs a file system much more than a later one: the block was allocated
+/// only, and that it holds something now has to be noted durably (measured on ext4: 1.1 ms and 65 us of
+/// CPU for a synced write of 4 KiB, against 0.3 ms and 25 us). So a small group that comes to such blocks
+/// takes a stretch of zeros along for those that follow it.
+const STRETCH_BYTES: u64 = 512 << 10;
+/// A larger group is worth the cost.
+const SMALL_GROUP_BYTES: u64 = 64 << 10;
 
 /// What one commit writes.
 #[derive(Debug)]
@@ -99,6 +109,8 @@ pub struct Group {
     pub birth: Option<Birth>,
     pub offset: u64,
     pub bytes: usize,
+    /// Written behind the frames.
+    pub zeros: usize,
     salt: u64,
     durable: Seq,
     acked: Seq,
@@ -216,11 +228,15 @@ impl Log {
             bytes += frame.bytes();
             frames.extend(self.pending.pop_front());
         }
+        let end = tail.offset + bytes as u64;
+        let fresh = end > tail.written && bytes as u64 <= SMALL_GROUP_BYTES;
+        let zeros = if fresh { STRETCH_BYTES.min(segment.bytes - end) } else { 0 };
         Some(Group {
             segment: segment.first_seq,
             birth,
             offset: tail.offset,
             bytes,
+            zeros: usize::try_from(zeros).expect("a stretch is small"),
             salt: tail.salt,
             durable: self.ladder.durable.0,
             acked: self.ladder.acked.0,
@@ -242,7 +258,8 @@ impl Log {
             self.segments.pop_back();
         }
         self.segments.push_back(Segment { first_seq, last_seq: first_seq.previous(), bytes });
-        self.tail = Some(Tail { salt: header.salt, offset: BLOCK_BYTES as u64 });
+        let offset = BLOCK_BYTES as u64;
+        self.tail = Some(Tail { salt: header.salt, offset, written: offset });
         Birth { header, bytes }
     }
 
@@ -253,7 +270,9 @@ impl Log {
         self.last_crc = last_crc;
         self.pending_bytes -= group.bytes as u64;
         self.segments.back_mut().expect("the group's").last_seq = last;
-        self.tail.as_mut().expect("the group's").offset += group.bytes as u64;
+        let tail = self.tail.as_mut().expect("the group's");
+        tail.offset += group.bytes as u64;
+        tail.written = tail.written.max(tail.offset + group.zeros as u64);
         let mut next_offset = group.offset;
         let mut durable = Vec::with_capacity(group.frames.len());
         for (seq, frame) in group.frames {

@@ -149,8 +149,10 @@ impl<D: Disk> Wal<D> {
             let file = self.disk.create(&segment_name(group.segment), birth.bytes, head).await?;
             *self.open.borrow_mut() = Some((group.segment, file));
         }
-        let mut buffer = self.disk.buffer(group.bytes);
-        let last_crc = group.encode(&mut buffer);
+        let mut buffer = self.disk.buffer(group.bytes + group.zeros);
+        let (frames, zeros) = buffer.split_at_mut(group.bytes);
+        let last_crc = group.encode(frames);
+        zeros.fill(0);
         let Some((segment, file)) = self.open.borrow_mut().take() else {
             unreachable!("a group without birth follows one that opened its segment")
         };
