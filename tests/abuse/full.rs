@@ -1,0 +1,132 @@
+//! Rates, the quota and the disk at their end.
+
+use super::client::{Answer, Client, MIB, RAW, assert_told_to_wait, missing, noise};
+use crate::bed::{Bed, eventually, stop};
+use bench::product::Product;
+use bench::stub::Away;
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Posts what uses up some seconds of 1 KiB a second.
+fn post_much(product: &Product, source: Ipv4Addr) -> Answer {
+    let answer = Client::from(source, product.api).post(RAW, "", "x".repeat(4000));
+    answer.expect("an answer")
+}
+
+#[test]
+fn who_sends_too_fast_is_told_how_long_to_wait_and_then_passes() {
+    const OTHERS: [Ipv4Addr; 3] =
+        [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3), Ipv4Addr::new(127, 0, 0, 4)];
+    for (key, others_pass) in [("client_rate_max: 1KiB", true), ("rate_max: 1KiB", false)] {
+        let mut bed = Bed::new();
+        bed.setup.server_keys = vec![key.into()];
+        let product = bed.start();
+        assert_eq!(post_much(&product, Ipv4Addr::LOCALHOST).status, 204);
+        assert_told_to_wait(&post_much(&product, Ipv4Addr::LOCALHOST), 429);
+        // Some may share a cell by chance; all of them never do.
+        let others = OTHERS.map(|other| post_much(&product, other).status);
+        assert_eq!(others.contains(&204), others_pass, "{key}: {others:?}");
+        let mut client = Client::connect(product.api);
+        assert_eq!(client.get("/ready").expect("an answer").status, 200);
+        eventually("it passes again", &product, || {
+            client.post(RAW, "", "after a while").expect("an answer").status == 204
+        });
+        bed.entries(2);
+        stop(product);
+    }
+}
+
+/// Posts until there is no room; gives what was answered with success, and the refusal.
+fn fill(product: &Product) -> (Vec<String>, Answer) {
+    let mut client = Client::connect(product.api);
+    let mut answered = Vec::new();
+    for number in 0..5_000 {
+        let line = noise(number, 200_000);
+        let answer = client.post(RAW, "", &line).expect("an answer");
+        if answer.status != 204 {
+            return (answered, answer);
+        }
+        answered.push(line);
+    }
+    panic!("it never fills: {}", product.log());
+}
+
+/// Without room it says so and answers questions; with room again, what was answered arrives.
+fn assert_fills_and_recovers(bed: &Bed, product: &Product) {
+    bed.stub.go_away(Away::Refusing);
+    let (answered, refusal) = fill(product);
+    assert_told_to_wait(&refusal, 503);
+    assert!(answered.len() > 10, "{}", answered.len());
+    assert_eq!(product.metric("log_capturer_wal_full").unwrap(), 1.0);
+    let mut client = Client::connect(product.api);
+    for path in ["/ready", "/health"] {
+        assert_eq!(client.get(path).expect("an answer").status, 200, "{path}");
+    }
+    bed.stub.heal();
+    eventually("what was answered arrives", product, || missing(bed, &answered) == 0);
+    eventually("posting works again", product, || {
+        client.post(RAW, "", "room again").expect("an answer").status == 204
+    });
+    eventually("and arrives", product, || missing(bed, &["room again".to_owned()]) == 0);
+    eventually("it is not full", product, || {
+        product.metric("log_capturer_wal_full").unwrap() == 0.0
+    });
+}
+
+#[test]
+fn with_the_quota_used_up_posts_are_told_to_wait_and_none_that_was_taken_is_lost() {
+    let mut bed = Bed::new();
+    bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 4MiB, ring_bytes_max: 1MiB }".into();
+    let product = bed.start();
+    assert_fills_and_recovers(&bed, &product);
+    stop(product);
+}
+
+/// A small file system at `dir`, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn ext4(image: &Path, dir: &Path, bytes: u64) -> Result<Mounted, String> {
+        let run = |program: &str, args: &[&str]| match Command::new(program).args(args).output() {
+            Err(error) => Err(format!("{program}: {error}")),
+            Ok(output) if !output.status.success() => {
+                Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+            }
+            Ok(_) => Ok(()),
+        };
+        File::create(image).and_then(|file| file.set_len(bytes)).map_err(|e| e.to_string())?;
+        fs::create_dir_all(dir).map_err(|e| e.to_string())?;
+        let (image, text) = (image.to_str().expect("text"), dir.to_str().expect("text"));
+        run("mkfs.ext4", &["-q", "-m", "0", "-E", "root_owner=0:0", image])?;
+        run("mount", &["-o", "loop", image, text])?;
+        let mounted = Mounted(dir.to_owned());
+        run("chmod", &["700", text])?;
+        Ok(mounted)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily: the product may have been killed just now.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn with_the_disk_full_posts_are_told_to_wait_and_none_that_was_taken_is_lost() {
+    let mut bed = Bed::new();
+    let image = bed.setup.dir.join("disk");
+    let _mounted = match Mounted::ext4(&image, &bed.setup.data_dir(), 32 * MIB) {
+        Ok(mounted) => mounted,
+        Err(reason) => {
+            eprintln!("skipped: no small file system can be mounted: {reason}");
+            return;
+        }
+    };
+    bed.setup.wal = "{ segment_bytes: 4MiB, ring_bytes_max: 1MiB }".into();
+    let product = bed.start();
+    assert_fills_and_recovers(&bed, &product);
+    stop(product);
+}
