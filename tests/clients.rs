@@ -15,9 +15,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-const LINES: usize = 500;
+pub const LINES: usize = 500;
 /// What every script logs, after its number.
-const REST: &str = ": \"quoted\", \\ and ü";
+pub const REST: &str = ": \"quoted\", \\ and ü";
 
 /// Where .ci/run puts the libraries.
 fn libraries() -> PathBuf {
@@ -143,45 +143,59 @@ fn curl_reaches_every_endpoint() {
     stop(product);
 }
 
-#[test]
-fn python_logs_through_its_library() {
+/// Logs [`LINES`] by a library for Python; false where it is missing.
+pub fn log_by_python(product: &Product) -> bool {
     let python = libraries().join("venv/bin/python");
     let here = runs(&python, &["-c", "import logging_loki"]);
     if !has("python-logging-loki", here, "pip install python-logging-loki, in target/clients/venv")
     {
-        return;
+        return false;
     }
-    let bed = Bed::new();
-    let product = bed.start();
     let url = format!("http://{}/loki/api/v1/push", product.api);
     let mut command = Command::new(python);
-    run(&product, command.arg(script("python_logging_loki.py")).args([&url, &LINES.to_string()]));
-    let labels = r#"{job="python", logger="app", odd="a\",b=\"x", severity="warning"}"#;
-    assert_logged(&bed.entries(LINES), labels);
-    stop(product);
+    run(product, command.arg(script("python_logging_loki.py")).args([&url, &LINES.to_string()]));
+    true
 }
 
 #[test]
-fn winston_logs_through_its_library_as_protobuf_and_as_json() {
+fn python_logs_through_its_library() {
+    let bed = Bed::new();
+    let product = bed.start();
+    if log_by_python(&product) {
+        let labels = r#"{job="python", logger="app", odd="a\",b=\"x", severity="warning"}"#;
+        assert_logged(&bed.entries(LINES), labels);
+    }
+    stop(product);
+}
+
+/// Logs [`LINES`] by a library for Node.js, in both forms; false where it is missing.
+pub fn log_by_winston(product: &Product) -> bool {
     let modules = libraries().join("node_modules");
     let here = runs("node", &["--version"]) && modules.join("winston-loki").is_dir();
     let snappy = modules.join("snappy").is_dir();
     let how = "npm install --prefix target/clients winston winston-loki";
     if !has("winston-loki", here && snappy, how) {
-        return;
+        return false;
     }
-    let bed = Bed::new();
-    let product = bed.start();
     let url = format!("http://{}", product.api);
     for form in ["protobuf", "json"] {
         let mut command = Command::new("node");
         command.env("NODE_PATH", &modules).arg(script("winston_loki.js"));
-        run(&product, command.args([&url, &LINES.to_string(), form]));
+        run(product, command.args([&url, &LINES.to_string(), form]));
     }
-    let entries = bed.entries(2 * LINES);
-    for form in ["protobuf", "json"] {
-        let labels = format!(r#"{{form="{form}", job="winston", level="info", odd="a, b"}}"#);
-        assert_logged(&entries, &labels);
+    true
+}
+
+#[test]
+fn winston_logs_through_its_library_as_protobuf_and_as_json() {
+    let bed = Bed::new();
+    let product = bed.start();
+    if log_by_winston(&product) {
+        let entries = bed.entries(2 * LINES);
+        for form in ["protobuf", "json"] {
+            let labels = format!(r#"{{form="{form}", job="winston", level="info", odd="a, b"}}"#);
+            assert_logged(&entries, &labels);
+        }
     }
     stop(product);
 }
@@ -190,6 +204,38 @@ fn winston_logs_through_its_library_as_protobuf_and_as_json() {
 fn assert_metadata(entry: &Kept, expected: &[(&str, &str)]) {
     let found: BTreeMap<_, _> = entry.metadata.iter().map(|(n, v)| (&n[..], &v[..])).collect();
     assert_eq!(found, expected.iter().copied().collect(), "{}", text(entry));
+}
+
+#[test]
+fn many_requests_at_once_share_a_connection_by_http_2() {
+    let here = runs("curl", &["--version"]) && runs("h2load", &["--version"]);
+    if !has("curl or h2load", here, "apt-get install curl nghttp2-client") {
+        return;
+    }
+    let bed = Bed::new();
+    let product = bed.start();
+    let body = bed.setup.dir.join("body");
+    fs::write(&body, "by h2load").unwrap();
+    let api = format!("http://{}/loki/api/v1/raw?job=http2", product.api);
+    let mut command = Command::new("h2load");
+    command.args(["--requests", &LINES.to_string(), "--clients", "2"]);
+    let printed = run(
+        &product,
+        command.args(["--max-concurrent-streams", "16", "--data"]).arg(&body).arg(&api),
+    );
+    assert!(printed.contains(&format!("{LINES} succeeded, 0 failed")), "{printed}");
+    // What is refused says so, and each connection ends when its client is done.
+    let said = |path: &str, args: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args(["--http2-prior-knowledge", "--silent", "--output", "/dev/null"]);
+        command.args(["--write-out", "%{http_version} %{http_code}"]).args(args);
+        run(&product, command.arg(format!("http://{}{path}", product.api)))
+    };
+    assert_eq!(said("/ready", &[]), "2 200");
+    assert_eq!(said("/api/v1/logs", &["--data", "{}"]), "2 400");
+    let entries = bed.entries(LINES);
+    assert!(entries.iter().all(|entry| text(entry) == "by h2load"));
+    stop(product);
 }
 
 #[test]
@@ -282,15 +328,15 @@ impl Drop for Running {
     }
 }
 
-#[test]
-fn syslog_ng_ships_a_file_that_grows() {
+/// Ships a file of [`LINES`], which grows, by syslog-ng; false where it is missing.
+pub fn ship_by_syslog_ng(product: &Product, dir: &Path) -> bool {
     let how = "apt-get install syslog-ng-core syslog-ng-mod-http";
     if !has("syslog-ng", runs("syslog-ng", &["--version"]), how) {
-        return;
+        return false;
     }
-    let bed = Bed::new();
-    let product = bed.start();
-    let dir = bed.setup.dir.join("syslog-ng");
+    let taken = || product.metric("log_capturer_logs_processed_total").unwrap();
+    let before = taken();
+    let dir = dir.join("syslog-ng");
     fs::create_dir(&dir).unwrap();
     let file = dir.join("messages");
     let mut lines = OpenOptions::new().create(true).append(true).open(&file).unwrap();
@@ -315,15 +361,24 @@ fn syslog_ng_ships_a_file_that_grows() {
     let mut running = Running(command.spawn().unwrap());
     let said = || fs::read_to_string(dir.join("output")).unwrap_or_default();
     let mut arrived = |count: usize| {
-        eventually(&format!("{count} lines arrive"), &product, || {
+        eventually(&format!("{count} lines arrive"), product, || {
             assert!(running.0.try_wait().unwrap().is_none(), "syslog-ng ended: {}", said());
-            bed.stub.stats().unmarked >= count as u64
+            taken() - before >= count as f64
         });
     };
     arrived(LINES / 2);
     write(LINES / 2, LINES);
     arrived(LINES);
-    drop(running);
+    true
+}
+
+#[test]
+fn syslog_ng_ships_a_file_that_grows() {
+    let bed = Bed::new();
+    let product = bed.start();
+    if !ship_by_syslog_ng(&product, &bed.setup.dir) {
+        return stop(product);
+    }
     assert_logged(&bed.entries(LINES), "{job=\"syslog-ng\"}");
     let pushes = product.metric("log_capturer_http_requests_total").unwrap();
     assert!(pushes < LINES as f64 / 2.0, "{pushes} requests are no batches");

@@ -1,6 +1,7 @@
 //! Against a real Loki, where LOKI_URL names one (such as http://127.0.0.1:3100); skipped where not.
 
 use crate::bed::{BINARY, PATIENCE, eventually, stop};
+use crate::clients;
 use bench::load::{self, Rotation, Workload, Writer, proto};
 use bench::measure::now_ns;
 use bench::product::{Product, Setup};
@@ -407,4 +408,39 @@ fn what_loki_refuses_is_refused_with_its_status_and_so_is_little_else() {
     eventually("all is acked", &product, || product.metric(unacked).unwrap() == 0.0);
     assert_eq!(product.metric("log_capturer_pushes_rejected_total").unwrap(), 0.0);
     stop(product);
+}
+
+#[test]
+fn what_clients_of_others_log_is_queried_back() {
+    let Some(url) = loki() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let start_ns = now_ns();
+    let mut setup = Setup::new(Path::new(BINARY), dir.path(), &url);
+    setup.server_keys = vec![format!("labels: {{ run: \"{start_ns}\" }}")];
+    let product = Product::start(&setup).unwrap();
+    let lines = clients::LINES as u64;
+    let mut expected = Vec::new();
+    for (job, count, logged) in [
+        ("python", lines, clients::log_by_python(&product)),
+        ("winston", 2 * lines, clients::log_by_winston(&product)),
+        ("syslog-ng", lines, clients::ship_by_syslog_ng(&product, dir.path())),
+    ] {
+        if logged {
+            expected.push((job, count));
+        }
+    }
+    stop(product);
+    for (job, count) in expected {
+        let selector = format!("{{run=\"{start_ns}\",job=\"{job}\"}}");
+        let entries = query(&url, &selector, start_ns, count);
+        let mut times: BTreeMap<String, u64> = BTreeMap::new();
+        for entry in &entries {
+            *times.entry(entry.line.clone()).or_default() += 1;
+        }
+        for number in 0..lines {
+            let line = format!("line {number}{}", clients::REST);
+            assert_eq!(times.get(&line), Some(&(count / lines)), "{job}: {line}");
+        }
+        assert_eq!(entries.len() as u64, count, "{job}");
+    }
 }

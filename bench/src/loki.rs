@@ -29,7 +29,7 @@ pub struct Entry {
 /// All entries of the streams that `selector` picks, from a time on, in the order of their times.
 pub fn query(url: &str, selector: &str, start_ns: i64) -> Result<Vec<Entry>, Error> {
     let mut entries: Vec<Entry> = Vec::new();
-    let mut seen: HashSet<(BTreeMap<String, String>, i64)> = HashSet::new();
+    let mut seen: HashSet<(BTreeMap<String, String>, i64, String)> = HashSet::new();
     let mut from_ns = start_ns;
     loop {
         let mut page = page(url, selector, from_ns)?;
@@ -39,7 +39,8 @@ pub fn query(url: &str, selector: &str, start_ns: i64) -> Result<Vec<Entry>, Err
         let last_ns = page.last().map(|entry| entry.timestamp_ns);
         let before = entries.len();
         for entry in page {
-            if seen.insert((entry.labels.clone(), entry.timestamp_ns)) {
+            let (labels, line) = (entry.labels.clone(), entry.line.clone());
+            if seen.insert((labels, entry.timestamp_ns, line)) {
                 entries.push(entry);
             }
         }
