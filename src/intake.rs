@@ -353,3 +353,140 @@ impl Intake {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_once};
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    const OPTIONS: Options =
+        Options { block_raw_bytes: 1000, frame_raw_bytes: 4000, bytes_max: 100_000 };
+
+    fn open() -> Intake {
+        let intake = Intake::new(OPTIONS);
+        assert_eq!(intake.check(), Err(NotStored::Starting));
+        intake.open();
+        intake
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    fn put(intake: &Intake, tenant: &str, line: &[u8]) -> Ticket {
+        let put = |pending: &mut Pending| {
+            pending.batch().element("{a=\"1\"}", 7).push(1, line, &[]);
+            pending.cut(OPTIONS.block_raw_bytes);
+        };
+        intake.take(tenant, put).1
+    }
+
+    /// Seals, and gives the frames: tenant, entries, lines.
+    fn seal(intake: &Intake) -> Vec<(String, u32, Vec<u8>)> {
+        let frames = RefCell::new(Vec::new());
+        let lost = intake.seal(|frame| {
+            let raw = snap::raw::Decoder::new().decompress_vec(&frame.body).unwrap();
+            assert_eq!(raw.len(), frame.raw_len as usize);
+            let tenant = String::from_utf8(frame.meta).unwrap();
+            frames.borrow_mut().push((tenant, frame.entries, raw));
+            Ok(Seq(frames.borrow().len() as u64))
+        });
+        assert_eq!(lost, 0);
+        frames.into_inner()
+    }
+
+    #[test]
+    fn what_came_between_two_commits_is_a_frame_of_each_tenant_in_its_order() {
+        let intake = open();
+        put(&intake, "b", b"first");
+        put(&intake, "a", b"other");
+        let body = snap::raw::Encoder::new().compress_vec(b"as it came").unwrap();
+        let block = Block { body, raw_len: 10, entries: 3 };
+        intake.take("b", |pending| pending.add(block, 9));
+        put(&intake, "b", b"last");
+        let frames = seal(&intake);
+        let [(a, 1, _), (b, 5, raw)] = &frames[..] else { panic!("{frames:?}") };
+        assert_eq!((a.as_str(), b.as_str()), ("a", "b"));
+        let at = |text: &[u8]| raw.windows(text.len()).position(|found| found == text).unwrap();
+        assert!(at(b"first") < at(b"as it came") && at(b"as it came") < at(b"last"));
+        assert!(intake.is_empty() && seal(&intake).is_empty());
+    }
+
+    #[test]
+    fn frames_are_no_larger_than_they_may_be() {
+        let intake = open();
+        for _ in 0..20 {
+            put(&intake, "", &[b'x'; 900]);
+        }
+        let frames = seal(&intake);
+        assert_eq!(frames.iter().map(|(_, entries, _)| entries).sum::<u32>(), 20);
+        assert!(frames.len() > 4 && frames.iter().all(|(.., raw)| raw.len() <= 4000));
+    }
+
+    #[test]
+    fn who_waits_is_told_when_its_lines_are_durable_and_not_before() {
+        let intake = open();
+        let first = put(&intake, "", b"first");
+        assert_eq!(seal(&intake).len(), 1);
+        let second = put(&intake, "", b"second");
+        let wait = |ticket: &Ticket| block_on(poll_once(intake.durable(ticket, soon())));
+        assert_eq!((wait(&first), wait(&second)), (None, None));
+        intake.committed(Seq(1));
+        assert_eq!((wait(&first), wait(&second)), (Some(Ok(())), None));
+        let late = block_on(poll_once(intake.durable(&second, Instant::now())));
+        assert_eq!(late, Some(Err(NotStored::TimedOut)));
+        seal(&intake);
+        intake.committed(Seq(1));
+        assert_eq!(wait(&second), Some(Ok(())));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_refused_and_counted_where_nobody_is_told() {
+        let intake = open();
+        let told = put(&intake, "", b"told");
+        put(&intake, "", b"left").leave(1);
+        assert_eq!(intake.seal(Err), 1);
+        let waited = block_on(poll_once(intake.durable(&told, soon())));
+        assert_eq!(waited, Some(Err(NotStored::Full)));
+        assert!(intake.is_empty() && seal(&intake).is_empty());
+        intake.full(true);
+        assert_eq!(intake.check(), Err(NotStored::Full));
+        intake.full(false);
+        assert_eq!(intake.check(), Ok(()));
+        intake.close();
+        intake.full(false);
+        assert_eq!(intake.check(), Err(NotStored::Closed));
+    }
+
+    #[test]
+    fn a_full_intake_makes_the_next_one_wait() {
+        let intake = open();
+        let room = || block_on(poll_once(intake.room(soon())));
+        assert_eq!(room(), Some(Ok(())));
+        for _ in 0..200 {
+            let block = Block { body: vec![0; 1000], raw_len: 1, entries: 1 };
+            intake.take("", |pending| pending.add(block, 1));
+        }
+        assert_eq!(room(), None);
+        intake.seal(|_| Ok(Seq(1)));
+        assert_eq!(room(), Some(Ok(())));
+    }
+
+    #[test]
+    fn many_that_wait_are_not_put_off() {
+        let intake = open();
+        let ticket = put(&intake, "", b"line");
+        let urgent = || block_on(poll_once(intake.urgent())).is_some();
+        let mut waiting: Vec<_> =
+            (0..AWAITED_MAX).map(|_| Box::pin(intake.durable(&ticket, soon()))).collect();
+        for wait in &mut waiting {
+            assert!(!urgent());
+            assert!(block_on(poll_once(wait)).is_none());
+        }
+        assert!(urgent());
+        seal(&intake);
+        assert!(!urgent());
+    }
+}
