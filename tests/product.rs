@@ -7,10 +7,12 @@
 //! - [`http`]: what is pushed by HTTP;
 //! - [`sink`]: what Loki answers, or does not;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
+//! - [`corpora`]: what a fuzzer made of bodies, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one.
 
 mod bed;
 
+mod corpora;
 mod files;
 mod http;
 mod lines;
