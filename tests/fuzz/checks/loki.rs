@@ -29,12 +29,17 @@ fn varint(message: &mut &[u8]) -> Result<u64, Bad> {
     Err("a varint of more than ten bytes")
 }
 
+fn low(number: u64) -> i32 {
+    let [a, b, c, d, ..] = number.to_le_bytes();
+    i32::from_le_bytes([a, b, c, d])
+}
+
 /// Loki takes 32 bits of a field's number.
 fn fields(mut message: &[u8]) -> Result<Vec<(i32, Value<'_>)>, Bad> {
     let mut found = Vec::new();
     while !message.is_empty() {
         let tag = varint(&mut message)?;
-        let number = (tag >> 3) as u32 as i32;
+        let number = low(tag >> 3);
         if number <= 0 {
             return Err("an illegal tag");
         }
@@ -107,7 +112,7 @@ fn stamp(message: &[u8]) -> Result<i128, Bad> {
     for (field, value) in fields(message)? {
         match field {
             1 => seconds = number(&value)?.cast_signed(),
-            2 => nanos = number(&value)? as u32 as i32,
+            2 => nanos = low(number(&value)?),
             _ => {}
         }
     }
