@@ -312,7 +312,12 @@ mod tests {
             (push(labels, b"", &field(4, b"")), false, "line", vec![]),
             (push(labels, b"", &[0x20, 1]), false, "line", vec![]),
             (push(labels, b"", &field(2, b"2")), false, "2", vec![]),
-            (push(labels, b"", &pair(&[0x18, 1])), false, "line", vec![("", "")]),
+            (
+                push(labels, b"", &pair(&[&named[..], &[0x18, 1]].concat())),
+                false,
+                "line",
+                vec![("a", "b")],
+            ),
             (
                 push(labels, b"", &pair(&[&named[..], b"\x0a\x01c"].concat())),
                 false,
