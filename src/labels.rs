@@ -8,6 +8,8 @@ use std::path::Path;
 /// Loki's default for max_label_value_length.
 const VALUE_BYTES_MAX: usize = 2048;
 
+const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
+
 /// Renders labels sorted by name, values quoted and escaped, so that no value can break out.
 #[must_use]
 pub fn render(labels: &BTreeMap<String, String>) -> String {
@@ -43,6 +45,13 @@ pub fn of_file(fixed: &BTreeMap<String, String>, path: &Path) -> String {
     render(&labels)
 }
 
+/// Whether Loki reads these labels as they came: an empty one is none to it, and a value with this
+/// character is to be escaped.
+#[must_use]
+pub fn is_plain(text: &str, pairs: &[Pair<'_>]) -> bool {
+    pairs.iter().all(|(_, value)| !value.is_empty()) && !text.contains(REPLACEMENT)
+}
+
 /// As Go's strconv.Unquote wants it.
 fn escape(value: &str, out: &mut String) {
     for c in value.chars() {
@@ -52,7 +61,8 @@ fn escape(value: &str, out: &mut String) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() => {
+            // Loki's parser takes the last for a character that is broken.
+            c if c.is_control() || c == REPLACEMENT => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
@@ -122,7 +132,7 @@ impl<'a> Parser<'a> {
     }
 
     fn space(&mut self) {
-        while self.peek().is_some_and(|byte| byte.is_ascii_whitespace()) {
+        while self.peek().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
     }
@@ -247,10 +257,11 @@ mod tests {
 
     #[test]
     fn what_is_rendered_is_read_as_it_was() {
-        for value in ["", "a\",b=\"x\\\n\t\u{1}ü", "plain", "\u{7f}\u{10ffff}"] {
+        for value in ["", "a\",b=\"x\\\n\t\u{1}ü", "plain", "\u{7f}\u{10ffff}", "\u{fffd}"] {
             let labels = BTreeMap::from([("a".to_owned(), value.to_owned())]);
             let text = render(&labels);
             assert_eq!(parse(&text).unwrap(), [("a", Cow::from(value))], "{text}");
+            assert!(!text.contains('\u{fffd}'), "{text}");
         }
         assert_eq!(parse("{}").unwrap(), []);
     }
@@ -273,6 +284,7 @@ mod tests {
             ("{,}", 1),
             ("{a=\"b\",,}", 7),
             ("{a=\"b\"}x", 7),
+            ("{\u{c}a=\"b\"}", 1),
             ("{a=\"\n\"}", 4),
             ("{a=\"\\q\"}", 4),
             ("{a=\"\\'\"}", 4),

@@ -9,12 +9,14 @@
 //! - [`clients`]: clients that others wrote;
 //! - [`sink`]: what Loki answers, or does not;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
+//! - [`corpora`]: what a fuzzer made of bodies, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one.
 
 mod bed;
 
 mod abuse;
 mod clients;
+mod corpora;
 mod files;
 mod http;
 mod lines;

@@ -220,15 +220,23 @@ impl<'a> Arrival<'a> {
             let mut element = batch.element(&admitted.labels, self.stamps.now_ns);
             let mut taken = 0;
             while taken <= room
-                && let Some((measure, entry)) = entries.next()
+                && let Some((mut measure, entry)) = entries.next()
             {
+                if let Some(labels) = &admitted.overflow {
+                    measure.metadata_bytes += OVERFLOW_METADATA.len() + labels.len();
+                    measure.metadata_pairs += 1;
+                }
                 if let Err(refusal) = self.door.entry(&admitted.labels, &measure) {
                     self.refused.add(&refusal, 1);
                     continue;
                 }
                 self.metadata.clear();
                 match &entry {
-                    Entry::Encoded(_) | Entry::Line(_) => {}
+                    Entry::Line(_) => {}
+                    Entry::Encoded(entry) if entry.plain => {}
+                    Entry::Encoded(entry) => {
+                        entry.metadata().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
+                    }
                     Entry::Json(entry) => {
                         entry.metadata().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
                     }
@@ -241,7 +249,11 @@ impl<'a> Arrival<'a> {
                 }
                 let stamp_ns = measure.stamp_ns;
                 match &entry {
-                    Entry::Encoded(entry) => element.push_encoded(entry, &self.metadata),
+                    Entry::Encoded(entry) if entry.plain => {
+                        element.push_encoded(entry.bytes, &self.metadata);
+                    }
+                    // Without what is not known here, which Loki might know, and refuse.
+                    Entry::Encoded(entry) => element.push(stamp_ns, entry.line(), &self.metadata),
                     Entry::Line(line) | Entry::Made(line, _) => {
                         element.push(stamp_ns, line, &self.metadata);
                     }
@@ -249,7 +261,7 @@ impl<'a> Arrival<'a> {
                         element.push(stamp_ns, entry.line.as_bytes(), &self.metadata);
                     }
                 }
-                taken += measure.line_bytes + self.metadata.len();
+                taken += measure.line_bytes + measure.metadata_bytes;
                 self.lines += 1;
                 self.bytes += measure.line_bytes as u64;
             }
@@ -261,7 +273,7 @@ impl<'a> Arrival<'a> {
 
 /// An entry as it came.
 enum Entry<'t, 'a> {
-    Encoded(&'a [u8]),
+    Encoded(push::Entry<'a>),
     Line(&'a [u8]),
     Json(json::Entry<'t, 'a>),
     /// Its line and its metadata, which is encoded: its own, its resource's and its scope's.
@@ -271,6 +283,7 @@ enum Entry<'t, 'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::receive::admit;
 
     #[test]
     fn no_two_shards_give_the_same_timestamp() {
@@ -300,5 +313,30 @@ mod tests {
             ([("a", "1".into()), ("b", "2".into())], [("b", "2".into()), ("a", "1".into())]);
         let mut streams = Streams::new(1);
         assert!(streams.admit(&ab) && streams.admit(&ba), "the order of labels is nothing");
+    }
+
+    #[test]
+    fn labels_that_become_metadata_count_as_such() {
+        let limits = admit::Limits {
+            line_bytes_max: 100,
+            label_names_max: 9,
+            label_name_bytes_max: 100,
+            label_value_bytes_max: 100,
+            metadata_bytes_max: OVERFLOW_METADATA.len() + "{a=\"2\"}".len(),
+            metadata_pairs_max: 1,
+            age_max: STREAM_TIME_MAX,
+            future_max: STREAM_TIME_MAX,
+        };
+        let door = Door::new(&limits, 0);
+        let mut streams = Streams::new(1);
+        let (mut pending, last_ns) = (Pending::default(), Cell::new(0));
+        let stamps = Stamps::new(&last_ns, 0, 0, 1);
+        let mut arrival = Arrival::new(&door, &[], &mut streams, stamps, &mut pending, 1000);
+        for value in ["1", "2", "33"] {
+            arrival.lines(vec![("a", value.into())], b"line");
+        }
+        let (lines, _, refused) = arrival.done();
+        assert_eq!((lines, refused.entries), (2, 1));
+        assert_eq!(refused.reasons, [("structured_metadata_too_large", 1)]);
     }
 }

@@ -44,14 +44,15 @@ pub fn of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n').map(trimmed).filter(|line| !line.is_empty())
 }
 
-/// Makes one array of values that stand on lines of their own.
+/// Makes one array of values that stand on lines of their own. The lines stay lines: a text that goes
+/// on in the next one stays none.
 #[must_use]
 pub fn joined(text: &[u8]) -> Vec<u8> {
-    let mut array = Vec::with_capacity(text.len() + 2);
+    let mut array = Vec::with_capacity(text.len() + count(text) + 2);
     array.push(b'[');
     for line in of(text).filter(|line| !line.trim_ascii().is_empty()) {
         if array.len() > 1 {
-            array.push(b',');
+            array.extend_from_slice(b",\n");
         }
         array.extend_from_slice(line);
     }
@@ -88,7 +89,7 @@ mod tests {
         let found: Vec<&[u8]> = of(b"a\r\n\nb\0\xff\n\r\nc").collect();
         assert_eq!(found, [&b"a"[..], b"b\0\xff", b"c"]);
         assert_eq!(of(b"").count(), 0);
-        assert_eq!(joined(b"{}\r\n\n {\"a\": 1}\n"), b"[{}, {\"a\": 1}]");
+        assert_eq!(joined(b"{}\r\n\n {\"a\": 1}\n"), b"[{},\n {\"a\": 1}]");
         assert_eq!(joined(b" \n"), b"[]");
     }
 }

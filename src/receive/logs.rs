@@ -163,7 +163,8 @@ fn stamp(value: Value<'_, '_>) -> Option<i64> {
     match value.as_f64()? {
         // Seconds with a fraction, as some clocks give them.
         number if number.abs() < 1e11 => {
-            Some(whole(number.trunc()) * 1_000_000_000 + whole((number.fract() * 1e9).round()))
+            let ns = whole(number.trunc()).checked_mul(1_000_000_000)?;
+            ns.checked_add(whole((number.fract() * 1e9).round()))
         }
         number if number.abs() < 9.2e18 => scaled(whole(number).into()),
         _ => None,
@@ -253,6 +254,7 @@ mod tests {
             (r#"{"message": "a", "timestamp": "yesterday"}"#, "timestamp"),
             (r#"{"message": "a", "timestamp": true}"#, "timestamp"),
             (r#"{"message": "a", "timestamp": 1e300}"#, "timestamp"),
+            (r#"{"message": "a", "timestamp": 99999999999.5}"#, "timestamp"),
             (r#"[{"message": "a"}, {"message": "a"}, {"message": "a"}, {}]"#, "the array"),
         ] {
             match with(text, |_| ()) {

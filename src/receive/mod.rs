@@ -209,12 +209,13 @@ impl Error {
 }
 
 /// What a request brought, all of it taken in.
-struct Taken {
-    lines: u64,
-    bytes: u64,
-    refused: Refused,
+pub struct Taken {
+    pub lines: u64,
+    /// Of the lines.
+    pub bytes: u64,
+    pub refused: Refused,
     /// None where nothing was left to store.
-    ticket: Option<Ticket>,
+    pub ticket: Option<Ticket>,
 }
 
 impl Receiver {
@@ -297,20 +298,9 @@ impl Receiver {
         let encoding = Encoding::of(text_of(&head.headers, header::CONTENT_ENCODING))?;
         let form = form?;
         let incoming = incoming.take().expect("it is read once");
-        let mut body = self.read(connection, incoming, encoding, form).await?;
+        let body = self.read(connection, incoming, encoding, form).await?;
         self.intake.room(deadline).await?;
-        let taken = match form {
-            Form::Protobuf => self.take_push(&tenant, &mut body)?,
-            Form::Json => self.take_json(&tenant, &mut body.bytes)?,
-            Form::Lines => self.take_lines(&tenant, &body.bytes, &query)?,
-            Form::Log => self.take_logs(&tenant, &mut body.bytes)?,
-            Form::LogLines => {
-                self.check_lines(&body.bytes)?;
-                self.take_logs(&tenant, &mut lines::joined(&body.bytes))?
-            }
-            Form::Otlp(kind) => self.take_export(&tenant, &mut body.bytes, kind)?,
-        };
-        drop(body);
+        let taken = self.take(form, &tenant, body, &query)?;
         self.counts.lines.inc_by(taken.lines);
         self.counts.bytes.inc_by(taken.bytes);
         for (reason, entries) in &taken.refused.reasons {
@@ -350,6 +340,33 @@ impl Receiver {
             return Ok(body::unsnap(&body.bytes, limits, &self.memory)?);
         }
         Ok(body)
+    }
+
+    /// Takes in what a body holds, which was read and decoded.
+    pub fn take(
+        &self,
+        form: Form,
+        tenant: &str,
+        mut body: Body,
+        query: &lines::Query,
+    ) -> Result<Taken, Error> {
+        match form {
+            Form::Protobuf => self.take_push(tenant, &mut body),
+            Form::Json => self.take_json(tenant, &mut body.bytes),
+            Form::Lines => self.take_lines(tenant, &body.bytes, query),
+            Form::Log => self.take_logs(tenant, &mut body.bytes),
+            Form::LogLines => {
+                self.check_lines(&body.bytes)?;
+                self.take_logs(tenant, &mut lines::joined(&body.bytes))
+            }
+            Form::Otlp(kind) => self.take_export(tenant, &mut body.bytes, kind),
+        }
+    }
+
+    /// What bodies are read into.
+    #[must_use]
+    pub fn memory(&self) -> &Rc<BodyMemory> {
+        &self.memory
     }
 
     fn tenant(&self, headers: &HeaderMap) -> Result<String, Error> {
@@ -485,7 +502,7 @@ impl Receiver {
 
 /// What a body is, once it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub enum Form {
     /// Loki's push, a snappy block.
     Protobuf,
     Json,

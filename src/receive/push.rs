@@ -42,6 +42,14 @@ pub struct Push<'a> {
     pub plain: bool,
 }
 
+/// An entry as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    pub bytes: &'a [u8],
+    /// As a whole push.
+    pub plain: bool,
+}
+
 #[derive(Debug)]
 pub struct Stream<'a> {
     pub labels: &'a str,
@@ -104,6 +112,7 @@ impl<'a> Push<'a> {
             let cut = labels.floor_char_boundary(LABELS_SHOWN_BYTES_MAX);
             BadPush::Labels { labels: labels[..cut].to_owned(), source }
         })?;
+        self.plain &= labels::is_plain(labels, &pairs);
         let mut stream = Stream { labels, pairs, entries: 0, passes: true, message };
         for field in Fields::of(message) {
             match field? {
@@ -118,7 +127,8 @@ impl<'a> Push<'a> {
                     stream.passes &= door.entry(labels, &measure).is_ok();
                 }
                 (FIELD_ENTRIES, _) => return Err(BadPush::Expected("an entry")),
-                (FIELD_LABELS | FIELD_HASH, _) => {}
+                (FIELD_LABELS, _) | (FIELD_HASH, Value::Number(_)) => {}
+                (FIELD_HASH, _) => return Err(BadPush::Expected("the hash of a stream")),
                 _ => self.plain = false,
             }
         }
@@ -146,10 +156,33 @@ impl<'a> Push<'a> {
 
 impl<'a> Stream<'a> {
     /// Each entry in its encoded form; only of a stream that was read.
-    pub fn encoded(&self) -> impl Iterator<Item = (&'a [u8], Measure)> + use<'a> {
+    pub fn encoded(&self) -> impl Iterator<Item = (Entry<'a>, Measure)> + use<'a> {
         Fields::of(self.message).filter_map(|field| match field {
-            Ok((FIELD_ENTRIES, Value::Bytes(entry))) => {
-                Some((entry, measure(entry, &mut true).expect("it was read before")))
+            Ok((FIELD_ENTRIES, Value::Bytes(bytes))) => {
+                let mut plain = true;
+                let measure = measure(bytes, &mut plain).expect("it was read before");
+                Some((Entry { bytes, plain }, measure))
+            }
+            _ => None,
+        })
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// Of several, the last counts.
+    #[must_use]
+    pub fn line(&self) -> &'a [u8] {
+        let lines = Fields::of(self.bytes).filter_map(|field| match field {
+            Ok((FIELD_LINE, Value::Bytes(line))) => Some(line),
+            _ => None,
+        });
+        lines.last().unwrap_or_default()
+    }
+
+    pub fn metadata(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        Fields::of(self.bytes).filter_map(|field| match field {
+            Ok((FIELD_METADATA, Value::Bytes(message))) => {
+                Some(pair(message, &mut true).expect("it was read before"))
             }
             _ => None,
         })
@@ -170,9 +203,10 @@ fn measure(entry: &[u8], plain: &mut bool) -> Result<Measure, BadPush> {
                 lines += 1;
                 measure.line_bytes = line.len();
             }
-            (FIELD_METADATA, Value::Bytes(pair)) => {
+            (FIELD_METADATA, Value::Bytes(message)) => {
+                let (name, value) = pair(message, plain)?;
                 measure.metadata_pairs += 1;
-                measure.metadata_bytes += metadata_bytes(pair)?;
+                measure.metadata_bytes += name.len() + value.len();
             }
             (FIELD_TIMESTAMP | FIELD_LINE | FIELD_METADATA, _) => {
                 return Err(BadPush::Expected("an entry of a timestamp, a line and metadata"));
@@ -203,17 +237,119 @@ fn stamp(message: &[u8], plain: &mut bool) -> Result<i64, BadPush> {
     ns.ok_or(BadPush::Expected("a timestamp between the years 1677 and 2262"))
 }
 
-fn metadata_bytes(pair: &[u8]) -> Result<usize, BadPush> {
-    let (mut name_bytes, mut value_bytes) = (0, 0);
-    for field in Fields::of(pair) {
-        if let (part @ (1 | 2), Value::Bytes(text)) = field? {
-            let text = std::str::from_utf8(text);
-            let bytes = text.map_err(|_| BadPush::Expected("UTF-8 in structured metadata"))?.len();
-            *if part == 1 { &mut name_bytes } else { &mut value_bytes } = bytes;
+/// A name and a value; of several, the last count.
+fn pair<'a>(message: &'a [u8], plain: &mut bool) -> Result<(&'a str, &'a str), BadPush> {
+    let (mut name, mut value) = (None, None);
+    for field in Fields::of(message) {
+        let (found, text) = match field? {
+            (1, Value::Bytes(text)) => (&mut name, text),
+            (2, Value::Bytes(text)) => (&mut value, text),
+            (1 | 2, _) => return Err(BadPush::Expected("structured metadata of texts")),
+            _ => {
+                *plain = false;
+                continue;
+            }
+        };
+        let text = std::str::from_utf8(text);
+        let text = text.map_err(|_| BadPush::Expected("UTF-8 in structured metadata"))?;
+        *plain &= found.replace(text).is_none();
+    }
+    let name = name.filter(|name| !name.is_empty()).ok_or(BadPush::MetadataName)?;
+    Ok((name, value.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::put_varint;
+    use crate::receive::admit;
+    use std::time::Duration;
+
+    fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, number << 3 | 2);
+        put_varint(&mut out, bytes.len() as u64);
+        [out, bytes.to_vec()].concat()
+    }
+
+    /// A push of one stream with one entry, with more behind the labels and behind the entry's line.
+    fn push(labels: &str, in_stream: &[u8], in_entry: &[u8]) -> Vec<u8> {
+        let stamp = field(FIELD_TIMESTAMP, &[0x08, 7, 0x10, 9]);
+        let entry = [stamp, field(FIELD_LINE, b"line"), in_entry.to_vec()].concat();
+        let labels = field(FIELD_LABELS, labels.as_bytes());
+        let stream = [labels, in_stream.to_vec(), field(FIELD_ENTRIES, &entry)].concat();
+        field(FIELD_STREAMS, &stream)
+    }
+
+    /// Whether it is plain, and the line and the metadata of its entry.
+    type Found<'a> = (bool, &'a [u8], Vec<(&'a str, &'a str)>);
+
+    fn read(raw: &[u8]) -> Result<Found<'_>, BadPush> {
+        let limits = admit::Limits {
+            line_bytes_max: 100,
+            label_names_max: 9,
+            label_name_bytes_max: 100,
+            label_value_bytes_max: 100,
+            metadata_bytes_max: 100,
+            metadata_pairs_max: 9,
+            age_max: Duration::MAX,
+            future_max: Duration::MAX,
+        };
+        let size = Size { streams_max: 9, entries_max: 9 };
+        let push = Push::read(raw, size, &Door::new(&limits, 0))?;
+        let (entry, measure) = push.streams[0].encoded().next().unwrap();
+        let metadata: Vec<_> = entry.metadata().collect();
+        let bytes = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+        assert_eq!((measure.stamp_ns, measure.line_bytes), (7_000_000_009, entry.line().len()));
+        assert_eq!((measure.metadata_pairs, measure.metadata_bytes), (metadata.len(), bytes));
+        Ok((push.plain, entry.line(), metadata))
+    }
+
+    #[test]
+    fn what_another_reader_would_read_otherwise_is_not_plain() {
+        let pair = |bytes: &[u8]| field(FIELD_METADATA, bytes);
+        let named = [field(1, b"a"), field(2, b"b")].concat();
+        let labels = "{a=\"1\"}";
+        for (raw, plain, line, metadata) in [
+            (push(labels, &[0x18, 5], &pair(&named)), true, "line", vec![("a", "b")]),
+            (push(labels, &field(9, b""), b""), false, "line", vec![]),
+            (push(labels, b"", &field(4, b"")), false, "line", vec![]),
+            (push(labels, b"", &[0x20, 1]), false, "line", vec![]),
+            (push(labels, b"", &field(2, b"2")), false, "2", vec![]),
+            (
+                push(labels, b"", &pair(&[&named[..], &[0x18, 1]].concat())),
+                false,
+                "line",
+                vec![("a", "b")],
+            ),
+            (
+                push(labels, b"", &pair(&[&named[..], b"\x0a\x01c"].concat())),
+                false,
+                "line",
+                vec![("c", "b")],
+            ),
+            (push("{a=\"1\", b=\"\"}", b"", b""), false, "line", vec![]),
+            (push("{a=\"\u{fffd}\"}", b"", b""), false, "line", vec![]),
+        ] {
+            assert_eq!(read(&raw), Ok((plain, line.as_bytes(), metadata)), "{raw:?}");
         }
     }
-    if name_bytes == 0 {
-        return Err(BadPush::MetadataName);
+
+    #[test]
+    fn what_another_reader_would_refuse_is_refused() {
+        let labels = "{a=\"1\"}";
+        for raw in [
+            push(labels, &field(FIELD_HASH, b"5"), b""),
+            push(labels, b"", &field(FIELD_METADATA, &[0x08, 1])),
+            push(labels, b"", &field(FIELD_METADATA, &field(1, b"\xff"))),
+            push(labels, b"", &field(FIELD_METADATA, &field(1, b""))),
+            push("{\u{c}a=\"1\"}", b"", b""),
+        ] {
+            assert!(read(&raw).is_err(), "{raw:?}");
+        }
+        // Cut to 32 bits it would be the line's.
+        let far = field(1 << 32 | FIELD_LINE, b"x");
+        let number = WireError::FieldNumber(1 << 32 | FIELD_LINE);
+        assert_eq!(read(&push(labels, b"", &far)), Err(BadPush::Wire(number)));
     }
-    Ok(name_bytes + value_bytes)
 }

@@ -9,8 +9,8 @@ pub enum WireError {
     LongNumber,
     #[error("a field has wire type {0}, which no message has")]
     WireType(u8),
-    #[error("a field has the number 0")]
-    FieldZero,
+    #[error("a field has the number {0}, which no message has")]
+    FieldNumber(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,9 @@ pub enum Value<'a> {
     Fixed64(u64),
     Fixed32(u32),
 }
+
+/// Of one beyond, some readers take the lower bits for another.
+const FIELD_NUMBER_MAX: u64 = (1 << 29) - 1;
 
 /// The fields of a message, in their order.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +78,10 @@ impl<'a> Fields<'a> {
             5 => Value::Fixed32(u32::from_le_bytes(self.fixed()?)),
             other => return Err(WireError::WireType(other)),
         };
-        if tag >> 3 == 0 { Err(WireError::FieldZero) } else { Ok((tag >> 3, value)) }
+        match tag >> 3 {
+            number @ 1..=FIELD_NUMBER_MAX => Ok((number, value)),
+            other => Err(WireError::FieldNumber(other)),
+        }
     }
 }
 

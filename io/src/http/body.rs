@@ -34,6 +34,12 @@ impl BodyMemory {
         BodyMemory { left: Cell::new(bytes) }
     }
 
+    /// What is not granted.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left.get()
+    }
+
     /// Memory that is granted, until it is dropped.
     pub fn grant(self: &Rc<Self>, bytes: usize) -> Result<Grant, BodyError> {
         let mut grant = Grant { bytes: 0, memory: self.clone() };

@@ -66,7 +66,7 @@ fn stored_within(
         for stream in push::Push::read(&raw, size, &door).unwrap().streams {
             for (entry, measure) in stream.encoded() {
                 assert!(door.entry(stream.labels, &measure).is_ok());
-                let (line, metadata) = parts(entry);
+                let (line, metadata) = parts(entry.bytes);
                 found.push((stream.labels.to_owned(), measure.stamp_ns, line, metadata));
             }
         }

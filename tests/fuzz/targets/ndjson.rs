@@ -1,0 +1,5 @@
+//! Log entries, one on each line.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::ndjson(data));
