@@ -3,6 +3,9 @@
 //! A frame goes over from memory when it became durable, while the credit lasts. Where it does not,
 //! the shard drops the bytes and remembers where it was; later it reads them back from its own log.
 //! So memory stays flat however long a sink is away.
+//!
+//! Lines from files were collected for `linger` before they came here. Pushed ones come with every
+//! commit: their frames are collected here, so that a sink gets some pushes a second and not thousands.
 
 use io::disk::Disk;
 use io::format::Seq;
@@ -13,6 +16,7 @@ use shards::ring::Ring;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::{Duration, Instant};
 
 /// A durable frame on its way to a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +106,9 @@ impl Lane {
     }
 }
 
+/// Waiting frames of more than this go over, however short they have been collected.
+const COLLECTED_BYTES_MAX: u64 = 256 << 10;
+
 /// Where the next frames come from.
 enum Way<D: Disk> {
     /// Everything durable went over, or waits here to.
@@ -120,12 +127,17 @@ pub struct Handoff<D: Disk> {
     /// Frames that the credit has room for and that have not gone over.
     waiting: VecDeque<Frame>,
     waiting_bytes: u64,
+    /// How long pushed lines are collected.
+    linger: Duration,
+    /// When frames went over last, and until when those that wait are collected.
+    sent_at: Option<Instant>,
+    collected_at: Option<Instant>,
     way: Way<D>,
 }
 
 impl<D: Disk> Handoff<D> {
     /// Starts with what an earlier run left in the log.
-    pub fn new(lane: Arc<Lane>, bytes_max: u64, wal: &Wal<D>) -> Self {
+    pub fn new(lane: Arc<Lane>, bytes_max: u64, linger: Duration, wal: &Wal<D>) -> Self {
         let ladder = wal.ladder();
         let next = ladder.acked.0.next();
         let behind = next <= ladder.durable.0;
@@ -135,12 +147,16 @@ impl<D: Disk> Handoff<D> {
             under_way: 0,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            linger,
+            sent_at: None,
+            collected_at: None,
             way: if behind { Way::Log(Backlog::new(next, None)) } else { Way::Memory },
         }
     }
 
     /// Frames just made durable. Those that the credit has no room for are read back later.
-    pub fn durable(&mut self, frames: Vec<Durable>) {
+    pub fn durable(&mut self, frames: Vec<Durable>, now: Instant) {
+        self.collect(frames.iter().any(|frame| frame.sourced), now);
         for frame in frames {
             let Way::Memory = self.way else { return };
             let idle = self.credit.out() + self.waiting_bytes == 0;
@@ -152,6 +168,25 @@ impl<D: Disk> Handoff<D> {
         }
     }
 
+    /// Until when what waits, and more that comes now, is collected. After a rest the first goes at once,
+    /// and frames keep their order: what goes at once takes those before it along.
+    fn collect(&mut self, goes_at_once: bool, now: Instant) {
+        let rested = self.sent_at.is_none_or(|at| now.duration_since(at) >= self.linger);
+        if goes_at_once || (self.waiting.is_empty() && rested) {
+            self.collected_at = None;
+        } else if self.waiting.is_empty() {
+            self.collected_at = self.sent_at.map(|at| at + self.linger);
+        }
+    }
+
+    /// How long the waiting frames are still collected.
+    #[must_use]
+    pub fn collects_for(&self, now: Instant) -> Option<Duration> {
+        let until = self.collected_at.filter(|_| !self.waiting.is_empty())?;
+        let left = until.saturating_duration_since(now);
+        (!left.is_zero() && self.waiting_bytes < COLLECTED_BYTES_MAX).then_some(left)
+    }
+
     fn enqueue(&mut self, frame: Durable) {
         let frame = Frame::of(frame);
         self.waiting_bytes += frame.bytes();
@@ -159,7 +194,10 @@ impl<D: Disk> Handoff<D> {
     }
 
     /// Hands over what the credit allows.
-    pub fn send(&mut self, wal: &Wal<D>) {
+    pub fn send(&mut self, wal: &Wal<D>, now: Instant) {
+        if !self.waiting.is_empty() {
+            self.sent_at = Some(now);
+        }
         while let Some(bytes) = self.waiting.front().map(Frame::bytes)
             && self.credit.allows(bytes)
             && self.under_way < FRAMES_MAX
@@ -194,6 +232,7 @@ impl<D: Disk> Handoff<D> {
     /// What was read. Without a backlog the way from memory is open again: nothing durable may be
     /// left in the log, and nothing awaited since that was seen.
     pub fn finish_read(&mut self, frames: Vec<Durable>, backlog: Option<Backlog<D>>) {
+        self.collected_at = None;
         frames.into_iter().for_each(|frame| self.enqueue(frame));
         self.way = backlog.map_or(Way::Memory, Way::Log);
     }

@@ -41,6 +41,8 @@ pub struct Options {
     pub wal: wal::Options,
     pub commit_interval: Duration,
     pub ring_bytes_max: u64,
+    /// How long pushed lines are collected before they go over to egress.
+    pub linger: Duration,
     /// A batch is sealed when it holds this much.
     pub frame_raw_bytes: usize,
     pub tenant: String,
@@ -112,7 +114,7 @@ pub async fn run(
     let disk = UringDisk::open(&options.dir, &options.quarantine).await?;
     let (wal, found) = Wal::open(disk, options.wal.clone()).await?;
     report(options.number, &found);
-    let handoff = Handoff::new(links.lane.clone(), options.ring_bytes_max, &wal);
+    let handoff = Handoff::new(links.lane.clone(), options.ring_bytes_max, options.linger, &wal);
     recovered(found);
     intake.open();
     let shard = Rc::new(Shard {
@@ -333,7 +335,7 @@ impl Shard {
                     self.links.counts.wal_full.set(0);
                     self.links.counts.commits.inc();
                     self.links.counts.commit_seconds.observe(started.elapsed().as_secs_f64());
-                    self.handoff.borrow_mut().durable(frames);
+                    self.handoff.borrow_mut().durable(frames, Instant::now());
                     self.intake.full(false);
                     self.intake.committed(self.wal.ladder().durable.0);
                     self.links.ack_bell.ring();
@@ -385,7 +387,12 @@ impl Shard {
                 self.checkpoint().await?;
                 checkpoint_at = Instant::now();
             }
-            self.handoff.borrow_mut().send(&self.wal);
+            let draining = self.links.stop.phase() != Phase::Running;
+            let now = Instant::now();
+            let collects = self.handoff.borrow().collects_for(now).filter(|_| !draining);
+            if collects.is_none() {
+                self.handoff.borrow_mut().send(&self.wal, now);
+            }
             let read_back = self.handoff.borrow_mut().start_read();
             if let Some((backlog, bytes_max)) = read_back {
                 self.read_back(backlog, bytes_max).await?;
@@ -401,9 +408,14 @@ impl Shard {
                 self.checkpoint().await?;
                 return Ok(());
             }
-            let draining = self.links.stop.phase() != Phase::Running;
             if self.handoff.borrow().await_acks(draining) {
-                self.links.ack_bell.wait().await;
+                let rung = self.links.ack_bell.wait();
+                match collects {
+                    Some(time) => {
+                        futures_lite::future::or(rung, glommio::timer::sleep(time)).await;
+                    }
+                    None => rung.await,
+                }
             }
         }
     }

@@ -71,6 +71,7 @@ pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
         },
         commit_interval: config.wal.commit_interval,
         ring_bytes_max: config.wal.ring_bytes_max,
+        linger: loki.linger,
         frame_raw_bytes: FRAME_RAW_BYTES.min(loki.push_bytes_max),
         tenant: loki.tenant.clone(),
         sources: source::Options {

@@ -291,6 +291,7 @@ impl Log {
             seq,
             place,
             tag: tag.to_vec(),
+            sourced: frame.meta.len() > tag.len(),
             stream: frame.stream,
             oldest_arrival_ns: frame.oldest_arrival_ns,
             raw_len: frame.raw_len,

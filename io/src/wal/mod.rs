@@ -54,6 +54,8 @@ pub struct Durable {
     pub seq: Seq,
     pub place: Place,
     pub tag: Vec<u8>,
+    /// It carries cursors: its lines were read from sources, and not pushed.
+    pub sourced: bool,
     pub stream: u64,
     pub oldest_arrival_ns: i64,
     pub raw_len: u32,
@@ -250,11 +252,13 @@ async fn write_checkpoint<D: Disk>(disk: &D, checkpoint: &Checkpoint) -> Result<
 impl Durable {
     fn of(view: &FrameView<'_>, segment: Seq, offset: u64) -> Durable {
         let FrameHeader { seq, stream, oldest_arrival_ns, raw_len, entries, .. } = view.header;
+        let FrameHeader { tag_len, meta_len, .. } = view.header;
         let next_offset = offset + view.header.frame_bytes() as u64;
         Durable {
             seq,
             place: Place { segment, next_offset },
             tag: view.tag.to_vec(),
+            sourced: meta_len > u32::from(tag_len),
             stream,
             oldest_arrival_ns,
             raw_len,
