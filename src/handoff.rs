@@ -265,3 +265,93 @@ impl<D: Disk> Handoff<D> {
         matches!(self.way, Way::Memory) && self.waiting.is_empty() && self.under_way == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::block_on;
+    use io::format::BLOCK_BYTES;
+    use io::sim::SimDisk;
+    use io::wal::{self, Committed, Sealed};
+
+    const LINGER: Duration = Duration::from_millis(50);
+
+    struct Bed {
+        wal: Wal<SimDisk>,
+        handoff: Handoff<SimDisk>,
+        lane: Arc<Lane>,
+        start: Instant,
+    }
+
+    impl Bed {
+        fn new(linger: Duration) -> Bed {
+            let options = wal::Options {
+                owner: 0,
+                sink: "loki".into(),
+                segment_bytes: 256 * BLOCK_BYTES as u64,
+                bytes_max: 2048 * BLOCK_BYTES as u64,
+                group_bytes_max: 256 * BLOCK_BYTES,
+            };
+            let (wal, _) = block_on(Wal::open(SimDisk::default(), options)).unwrap();
+            let lane = Arc::new(Lane::new(Arc::default(), Arc::default()));
+            let handoff = Handoff::new(lane.clone(), 8 << 20, linger, &wal);
+            Bed { wal, handoff, lane, start: Instant::now() }
+        }
+
+        /// A frame becomes durable at this time, in milliseconds, pushed or from a file; gives how many
+        /// have gone over by then.
+        fn durable(&mut self, at_ms: u64, bytes: usize, sourced: bool) -> usize {
+            let now = self.start + Duration::from_millis(at_ms);
+            let body = vec![7; bytes];
+            let sealed = Sealed {
+                meta: Vec::new(),
+                tag_len: 0,
+                body,
+                raw_len: 1,
+                entries: 1,
+                stream: 0,
+                oldest_arrival_ns: 1,
+            };
+            self.wal.append(sealed).unwrap();
+            let Committed::Durable(mut frames) = block_on(self.wal.commit()).unwrap() else {
+                panic!("nothing was committed")
+            };
+            frames[0].sourced = sourced;
+            self.handoff.durable(frames, now);
+            self.look(at_ms)
+        }
+
+        fn look(&mut self, at_ms: u64) -> usize {
+            let now = self.start + Duration::from_millis(at_ms);
+            if self.handoff.collects_for(now).is_none() {
+                self.handoff.send(&self.wal, now);
+            }
+            std::iter::from_fn(|| self.lane.frames.pop()).count()
+        }
+    }
+
+    #[test]
+    fn pushed_lines_are_collected_after_the_first_that_came_after_a_rest() {
+        let mut bed = Bed::new(LINGER);
+        assert_eq!(bed.durable(0, 100, false), 1);
+        for at_ms in [1, 20, 49] {
+            assert_eq!(bed.durable(at_ms, 100, false), 0, "{at_ms}");
+        }
+        assert_eq!(bed.look(50), 3);
+        assert_eq!(bed.durable(60, 100, false), 0);
+        assert_eq!(bed.look(100), 1);
+        assert_eq!(bed.durable(151, 100, false), 1, "rested");
+    }
+
+    #[test]
+    fn what_is_much_or_comes_from_files_takes_all_along_at_once() {
+        let mut bed = Bed::new(LINGER);
+        assert_eq!(bed.durable(0, 100, false), 1);
+        assert_eq!(bed.durable(1, 100, false), 0);
+        assert_eq!(bed.durable(2, 100, true), 2);
+        assert_eq!(bed.durable(3, 200 << 10, false), 0);
+        assert_eq!(bed.durable(4, 100 << 10, false), 2);
+        let mut bed = Bed::new(Duration::ZERO);
+        assert!((0..5).all(|at_ms| bed.durable(at_ms, 100, false) == 1));
+    }
+}

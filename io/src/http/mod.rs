@@ -13,6 +13,7 @@ pub use doorman::Doorman;
 
 use glommio::net::{TcpListener, TcpStream};
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Parts;
 use hyper::service::{HttpService, service_fn};
 use hyper::{Request, Response};
 use socket::Socket;
@@ -201,13 +202,14 @@ where
             if !rests.await {
                 return;
             }
-            let parts = http1.into_parts();
-            service = parts.service;
-            socket = parts.io;
-            if parts.read_buf.is_empty() {
+            let read;
+            Parts { io: socket, read_buf: read, service, .. } = http1.into_parts();
+            if read.is_empty() {
+                // Empty, it still holds the buffer.
+                drop(read);
                 socket.first().await;
             } else {
-                socket.put_back(parts.read_buf);
+                socket.put_back(read);
                 connection.wait.enter(Phase::Head);
             }
         }
