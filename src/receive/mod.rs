@@ -13,21 +13,23 @@ pub mod otlp;
 pub mod push;
 pub mod wire;
 
+mod answer;
 mod arrival;
+mod endpoint;
+
+pub use answer::{Error, no_endpoint, respond};
+pub use endpoint::{Endpoint, Form};
 
 use crate::block::Block;
-use crate::intake::{Intake, NotStored, Ticket};
+use crate::intake::{Intake, Ticket};
 use admit::{Door, Refused};
 use arrival::Arrival;
 use body::{BadBody, Body, Decoder, Encoding};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use io::http::{self, BodyError, BodyMemory, Connection, Full};
-use json::BadJson;
-use logs::BadLog;
-use otlp::BadExport;
 use perf::metrics;
 use push::BadPush;
 use shards::rate::Rates;
@@ -80,11 +82,6 @@ const EXPORT_GROWTH_MAX: usize = 4;
 const TENANT_SIGNS: &[u8] = b"!-_.*'()";
 /// What is read of a request that is refused by its head.
 const DRAINED_BYTES_MAX: usize = 1 << 20;
-/// After which a client may try again, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// What one shard makes of requests.
 pub struct Receiver {
@@ -98,114 +95,6 @@ pub struct Receiver {
     last_ns: Cell<i64>,
     counts: metrics::Shard,
     requests: metrics::Receive,
-}
-
-/// Why a request is not answered with success.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("{0}")]
-    Body(#[from] BadBody),
-    #[error("{0}")]
-    Push(#[from] BadPush),
-    #[error("{0}")]
-    Json(#[from] BadJson),
-    #[error("{0}")]
-    Log(#[from] BadLog),
-    #[error("{0}")]
-    Export(#[from] BadExport),
-    #[error("expected Content-Type application/x-protobuf or application/json")]
-    MediaType,
-    #[error("{0}")]
-    Query(#[from] lines::BadQuery),
-    #[error("error at least one valid stream is required for ingestion")]
-    NoStreams,
-    /// The others were stored.
-    #[error("{0}")]
-    Refused(Refused),
-    #[error("{0}")]
-    NotStored(#[from] NotStored),
-    #[error("{0}")]
-    Tenant(String),
-    #[error("mime: no media type")]
-    NoContentType,
-    #[error("not found; there is POST {}", Endpoint::ALL.map(Endpoint::path).join(", POST "))]
-    NoEndpoint,
-    #[error("expected POST")]
-    Method,
-    #[error("too many connections; try again later")]
-    Crowded,
-    #[error("ingestion rate limit exceeded; try again after {0:.1?}")]
-    Rate(Duration),
-}
-
-/// Where lines may be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    /// Loki's own.
-    Push,
-    /// Plain lines, with their labels in the query.
-    Raw,
-    /// The predecessor's log entries.
-    Logs,
-    /// OpenTelemetry's.
-    Otlp,
-}
-
-impl Endpoint {
-    const ALL: [Endpoint; 4] = [Endpoint::Push, Endpoint::Raw, Endpoint::Logs, Endpoint::Otlp];
-
-    #[must_use]
-    pub fn of(path: &str) -> Option<Endpoint> {
-        Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == path)
-    }
-
-    const fn path(self) -> &'static str {
-        match self {
-            Endpoint::Push => "/loki/api/v1/push",
-            Endpoint::Raw => "/loki/api/v1/raw",
-            Endpoint::Logs => "/api/v1/logs",
-            Endpoint::Otlp => "/otlp/v1/logs",
-        }
-    }
-}
-
-impl Error {
-    fn status(&self) -> StatusCode {
-        match self {
-            Error::Body(
-                BadBody::TooLarge { .. }
-                | BadBody::Ratio { .. }
-                | BadBody::Read(BodyError::TooLarge { .. }),
-            )
-            | Error::Json(BadJson::Large { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::Export(bad) if bad.is_size() => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Error::Body(BadBody::Read(BodyError::Slow)) => StatusCode::REQUEST_TIMEOUT,
-            Error::Body(BadBody::Read(BodyError::Crowded))
-            | Error::NotStored(_)
-            | Error::Crowded => StatusCode::SERVICE_UNAVAILABLE,
-            Error::Rate(_) => StatusCode::TOO_MANY_REQUESTS,
-            Error::NoStreams => StatusCode::UNPROCESSABLE_ENTITY,
-            Error::NoEndpoint => StatusCode::NOT_FOUND,
-            Error::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Error::Body(_)
-            | Error::Push(_)
-            | Error::Json(_)
-            | Error::Log(_)
-            | Error::Export(_)
-            | Error::Query(_)
-            | Error::Refused(_)
-            | Error::Tenant(_)
-            | Error::NoContentType => StatusCode::BAD_REQUEST,
-        }
-    }
-}
-
-impl Error {
-    /// Whether the rest of the request may still be on its way: what follows is no request.
-    fn is_half_read(&self) -> bool {
-        matches!(self, Error::Body(bad) if !matches!(bad, BadBody::Encoding(_)))
-    }
 }
 
 /// What a request brought, all of it taken in.
@@ -254,19 +143,19 @@ impl Receiver {
         let mut incoming = Some(incoming);
         let outcome = self.receive(endpoint, form, &head, &mut incoming, connection).await;
         let mut response = match outcome {
-            Ok(lines) => accepted(endpoint, kind, lines),
+            Ok(lines) => answer::accepted(endpoint, kind, lines),
             // What was refused is not to be sent again: that is a success, in part.
             Err(Error::Refused(refused)) if endpoint == Endpoint::Otlp => {
                 let text = refused.to_string();
                 let body = otlp::answer::partial_success(kind, refused.entries, &text);
                 respond(StatusCode::OK, kind.media_type(), body)
             }
-            Err(error) => refused(endpoint, kind, &error),
+            Err(error) => answer::refused(endpoint, kind, &error),
         };
         if let Some(rest) = incoming
             && !drained(&head.headers, rest, connection).await
         {
-            response.headers_mut().insert(header::CONNECTION, CLOSE);
+            response.headers_mut().insert(header::CONNECTION, answer::CLOSE);
         }
         if head.version == Version::HTTP_2 {
             // Its other requests go on.
@@ -500,97 +389,6 @@ impl Receiver {
     }
 }
 
-/// What a body is, once it is decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Loki's push, a snappy block.
-    Protobuf,
-    Json,
-    Lines,
-    /// A log entry, or an array of such.
-    Log,
-    /// Log entries, one on each line.
-    LogLines,
-    Otlp(otlp::Kind),
-}
-
-impl Form {
-    fn of(endpoint: Endpoint, content_type: Option<&str>) -> Result<Form, Error> {
-        let kind = content_type.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
-        let is = |expected: &str| kind.eq_ignore_ascii_case(expected);
-        match endpoint {
-            // As Loki has it: what is not said to be JSON is protobuf.
-            Endpoint::Push if kind.is_empty() => Err(Error::NoContentType),
-            Endpoint::Push if is("application/json") => Ok(Form::Json),
-            Endpoint::Push => Ok(Form::Protobuf),
-            Endpoint::Raw => Ok(Form::Lines),
-            Endpoint::Logs
-                if is("application/x-ndjson")
-                    || is("application/ndjson")
-                    || is("application/jsonl") =>
-            {
-                Ok(Form::LogLines)
-            }
-            Endpoint::Logs => Ok(Form::Log),
-            Endpoint::Otlp if is("application/x-protobuf") => Ok(Form::Otlp(otlp::Kind::Protobuf)),
-            Endpoint::Otlp if is("application/json") => Ok(Form::Otlp(otlp::Kind::Json)),
-            Endpoint::Otlp => Err(Error::MediaType),
-        }
-    }
-}
-
-fn accepted(endpoint: Endpoint, kind: otlp::Kind, lines: u64) -> Response<Full> {
-    match endpoint {
-        Endpoint::Otlp => respond(StatusCode::OK, kind.media_type(), otlp::answer::success(kind)),
-        Endpoint::Push | Endpoint::Raw => {
-            let mut response = Response::new(Full::new(""));
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response
-        }
-        Endpoint::Logs => {
-            let what = if lines == 1 { "log entry" } else { "log entries" };
-            let text = format!("{{\"status\":\"accepted\",\"message\":\"{lines} {what}\"}}\n");
-            respond(StatusCode::ACCEPTED, JSON, text)
-        }
-    }
-}
-
-fn refused(endpoint: Endpoint, kind: otlp::Kind, error: &Error) -> Response<Full> {
-    let status = match error.status() {
-        // Its clients try again for this one only.
-        StatusCode::REQUEST_TIMEOUT if endpoint == Endpoint::Otlp => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        status => status,
-    };
-    let mut response = match endpoint {
-        Endpoint::Otlp => {
-            let body = otlp::answer::failure(kind, status, &error.to_string());
-            respond(status, kind.media_type(), body)
-        }
-        Endpoint::Push | Endpoint::Raw => respond(status, TEXT, format!("{error}\n")),
-        Endpoint::Logs => {
-            let body = serde_json::json!({
-                "error": error.to_string(),
-                "code": status.as_u16(),
-                "timestamp": jiff::Timestamp::now().to_string(),
-            });
-            respond(status, JSON, format!("{body}\n"))
-        }
-    };
-    let after = match error {
-        Error::Rate(wait) => Some(HeaderValue::from(wait.as_secs() + 1)),
-        _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
-    };
-    if let Some(after) = after {
-        response.headers_mut().insert(header::RETRY_AFTER, after);
-    }
-    if error.is_half_read() {
-        response.headers_mut().insert(header::CONNECTION, CLOSE);
-    }
-    response
-}
-
 /// Reads what is left of a request that is refused, so that others may follow on its connection; not
 /// where that is much, or where it only comes if it is asked for.
 async fn drained(headers: &HeaderMap, rest: Incoming, connection: &Connection) -> bool {
@@ -607,46 +405,4 @@ async fn drained(headers: &HeaderMap, rest: Incoming, connection: &Connection) -
 
 fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-pub fn respond(
-    status: StatusCode,
-    kind: HeaderValue,
-    body: impl Into<hyper::body::Bytes>,
-) -> Response<Full> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
-}
-
-/// What the endpoints for lines answer where there is none.
-#[must_use]
-pub fn no_endpoint() -> Response<Full> {
-    respond(StatusCode::NOT_FOUND, TEXT, format!("{}\n", Error::NoEndpoint))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_is_what_its_endpoint_and_its_type_say() {
-        for (endpoint, kind, expected) in [
-            (Endpoint::Push, Some("application/json; charset=utf-8"), Some(Form::Json)),
-            (Endpoint::Push, Some("application/x-protobuf"), Some(Form::Protobuf)),
-            (Endpoint::Push, Some("text/plain"), Some(Form::Protobuf)),
-            (Endpoint::Push, None, None),
-            (Endpoint::Raw, None, Some(Form::Lines)),
-            (Endpoint::Logs, None, Some(Form::Log)),
-            (Endpoint::Logs, Some("Application/X-NDJSON"), Some(Form::LogLines)),
-            (Endpoint::Otlp, Some("application/json"), Some(Form::Otlp(otlp::Kind::Json))),
-            (Endpoint::Otlp, Some("text/plain"), None),
-        ] {
-            assert_eq!(Form::of(endpoint, kind).ok(), expected, "{endpoint:?} {kind:?}");
-        }
-        for endpoint in Endpoint::ALL {
-            assert_eq!(Endpoint::of(endpoint.path()), Some(endpoint));
-        }
-    }
 }
