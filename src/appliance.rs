@@ -82,6 +82,8 @@ const EVENTS_MAX: usize = 4096;
 const IO_MEMORY_BYTES: usize = 4 << 20;
 /// Connections that wait to be accepted; the kernel's net.core.somaxconn limits it further.
 const LISTEN_BACKLOG: i32 = 4096;
+/// A shard's share of the quota that holds several of the largest frames.
+const SHARE_BYTES_MIN: u64 = 8 << 20;
 /// What is left of the drain deadline for the last checkpoint.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -99,6 +101,13 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 
     // Shards that an earlier run had and this one has not: their logs are sent all the same.
     let count = plan.shards.len().max(shards_on_disk(&config.data_dir)?);
+    if config.wal.bytes_max / (count as u64) < SHARE_BYTES_MIN {
+        return Err(RunError::Setup(format!(
+            "wal.bytes_max: expected at least {} MiB, 8 MiB for each of {count} shards (those that an \
+             earlier run left under data_dir count); raise it, or set fewer cores.shards",
+            (SHARE_BYTES_MIN >> 20) * count as u64
+        )));
+    }
     let sinks: Vec<String> = config.sinks.iter().map(|sink| sink.name.clone()).collect();
     let status = Arc::new(Status {
         ready: AtomicBool::new(false),

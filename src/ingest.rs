@@ -327,8 +327,11 @@ impl Shard {
             }
             let started = Instant::now();
             last = Some(started);
-            let lost = self.intake.seal(|frame| self.append_pushed(frame, &mut full));
-            self.links.counts.lines_unstored.inc_by(lost);
+            // What is written more slowly than it comes stays with those who push it.
+            if self.wal.pending_bytes() < PENDING_BYTES_MAX {
+                let lost = self.intake.seal(|frame| self.append_pushed(frame, &mut full));
+                self.links.counts.lines_unstored.inc_by(lost);
+            }
             match self.wal.commit().await? {
                 Committed::Durable(frames) => {
                     full = false;

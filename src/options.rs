@@ -148,6 +148,7 @@ pub fn receive(config: &Config, number: usize, count: usize) -> receive::Options
         },
         streams_max: server.streams_max,
         push_bytes_max: loki.push_bytes_max,
+        kept_bytes_max: kept_bytes_max(config.wal.bytes_max / count as u64),
         answer_time_max: limits.answer_timeout,
         shard: small(number),
         shards: small(count),
@@ -189,6 +190,11 @@ pub fn doorman(config: &Config, descriptors: u64) -> http::Doorman {
 pub fn rates(config: &Config) -> shards::rate::Rates {
     let some = |rate: u64| (rate > 0).then_some(rate);
     shards::rate::Rates::new(some(config.server.rate_max), some(config.server.client_rate_max))
+}
+
+/// A frame fits a shard's share of the quota several times.
+fn kept_bytes_max(share: u64) -> usize {
+    usize::try_from(share / 8).unwrap_or(usize::MAX).min(io::format::BODY_BYTES_MAX)
 }
 
 /// A shard's share of the quota holds at least four segments, however many shards there are.

@@ -336,7 +336,7 @@ fn loki_limits(r: &mut Reader<'_>, sink: &mut Section) -> LokiLimits {
         metadata_bytes_max: bytes(r, s, "metadata_bytes_max", 64 * KIB, 0..=MIB),
         metadata_pairs_max: r.integer(s, "metadata_pairs_max", 128, 0..=10_000),
         age_max: r.duration(s, "age_max", 7 * 24 * HOUR, HOUR..=10 * 365 * 24 * HOUR),
-        future_max: r.duration(s, "future_max", 600 * SECOND, Duration::ZERO..=365 * 24 * HOUR),
+        future_max: r.duration(s, "future_max", 600 * SECOND, 60 * SECOND..=365 * 24 * HOUR),
     };
     r.finish(section);
     limits

@@ -4,7 +4,7 @@
 //! Many rings before a wait are one.
 
 use atomic_waker::AtomicWaker;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::task::{Poll, Waker};
@@ -70,26 +70,56 @@ impl Bell {
 /// The same between the tasks of one executor, any number of them: no atomics, wakes all.
 #[derive(Default)]
 pub struct LocalBell {
-    rung: std::cell::Cell<u64>,
-    waiting: RefCell<Vec<Waker>>,
+    rung: Cell<u64>,
+    places: Cell<u64>,
+    waiting: RefCell<Vec<(u64, Waker)>>,
+}
+
+/// A place among those who wait: taken once for each ring, and given back when the wait is given up.
+/// Wakers count their task's references, of which an executor has room for some thousands only.
+struct Place<'a> {
+    bell: &'a LocalBell,
+    number: u64,
+    /// The ring after which it was taken.
+    taken: Option<u64>,
 }
 
 impl LocalBell {
     pub fn ring(&self) {
         self.rung.set(self.rung.get() + 1);
-        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+        self.waiting.borrow_mut().drain(..).for_each(|(_, waker)| waker.wake());
     }
 
     /// Waits until `ready` gives something; looks again after each ring.
     pub async fn until<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
+        self.places.set(self.places.get() + 1);
+        let mut place = Place { bell: self, number: self.places.get(), taken: None };
         std::future::poll_fn(|context| {
             if let Some(value) = ready() {
                 return Poll::Ready(value);
             }
-            self.waiting.borrow_mut().push(context.waker().clone());
+            place.take(context.waker());
             Poll::Pending
         })
         .await
+    }
+}
+
+impl Place<'_> {
+    fn take(&mut self, waker: &Waker) {
+        let rung = self.bell.rung.get();
+        if self.taken != Some(rung) {
+            self.taken = Some(rung);
+            self.bell.waiting.borrow_mut().push((self.number, waker.clone()));
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.taken == Some(self.bell.rung.get()) {
+            self.bell.waiting.borrow_mut().retain(|(number, _)| *number != self.number);
+        }
     }
 }
 
@@ -148,5 +178,32 @@ mod tests {
             }
         });
         other.join().unwrap();
+    }
+
+    #[test]
+    fn who_waits_has_one_place_and_who_gives_up_has_none() {
+        let bell = LocalBell::default();
+        let (one, other) = (Cell::new(false), Cell::new(false));
+        let mut context = std::task::Context::from_waker(Waker::noop());
+        let waits = || bell.waiting.borrow().len();
+        {
+            let mut first = std::pin::pin!(bell.until(|| one.get().then_some(())));
+            for _ in 0..3 {
+                assert!(first.as_mut().poll(&mut context).is_pending());
+            }
+            assert_eq!(waits(), 1);
+            for _ in 0..3 {
+                let mut second = std::pin::pin!(bell.until(|| other.get().then_some(())));
+                assert!(second.as_mut().poll(&mut context).is_pending());
+                assert_eq!(waits(), 2);
+            }
+            assert_eq!(waits(), 1);
+            bell.ring();
+            assert!(first.as_mut().poll(&mut context).is_pending());
+            assert_eq!(waits(), 1);
+            one.set(true);
+            assert!(first.as_mut().poll(&mut context).is_ready());
+        }
+        assert_eq!(waits(), 0);
     }
 }

@@ -59,6 +59,9 @@ impl Streams {
     }
 }
 
+/// How far given timestamps may run ahead of a clock that was set back, or of many lines at once.
+const AHEAD_NS_MAX: i64 = 30_000_000_000;
+
 /// Gives timestamps: strictly increasing, and no two shards the same.
 #[derive(Clone)]
 pub struct Stamps<'a> {
@@ -74,7 +77,10 @@ impl Stamps<'_> {
     }
 
     fn next(&self) -> i64 {
-        let least = self.now_ns.max(self.last_ns.get() + 1);
+        let after_last = self.last_ns.get() + 1;
+        // Of a clock that was far ahead, nothing that Loki takes can be later than the last.
+        let ahead = after_last > self.now_ns.saturating_add(AHEAD_NS_MAX);
+        let least = if ahead { self.now_ns } else { self.now_ns.max(after_last) };
         let next = least + (self.shard - least).rem_euclid(self.shards);
         self.last_ns.set(next);
         next
@@ -298,6 +304,12 @@ mod tests {
             assert!(given[4] >= 5000);
             all.extend(given);
         }
+        let last = Cell::new(0);
+        let at = |now| Stamps::new(&last, now, 0, 1).next();
+        let second = 1_000_000_000;
+        assert_eq!(at(100 * second), 100 * second);
+        assert_eq!(at(80 * second), 100 * second + 1, "a small step back");
+        assert_eq!(at(60 * second), 60 * second, "an hour may not be waited for");
         all.sort_unstable();
         assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
     }

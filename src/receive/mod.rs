@@ -60,6 +60,8 @@ pub struct Options {
     pub streams_max: usize,
     /// A larger push is cut into several.
     pub push_bytes_max: usize,
+    /// A larger one, as it came, is not kept so: it would not fit the log.
+    pub kept_bytes_max: usize,
     /// How long the disk is waited for.
     pub answer_time_max: Duration,
     /// Which shard of how many: no two give the same timestamp.
@@ -293,6 +295,9 @@ impl Receiver {
             && push.entries > 0
             && self.options.labels.is_empty()
             && raw.len() <= self.options.push_bytes_max
+            && body.bytes.len() <= self.options.kept_bytes_max
+            // What is larger than it need be was not made to be stored.
+            && body.bytes.len() <= snap::raw::max_compress_len(raw.len())
             && push.streams.iter().all(|stream| {
                 stream.passes
                     && door.labels(stream.labels, &stream.pairs).is_ok()

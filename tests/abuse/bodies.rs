@@ -6,6 +6,7 @@ use super::client::{
 };
 use crate::bed::{Bed, stop};
 use bench::measure::now_ns;
+use std::collections::BTreeSet;
 
 #[test]
 fn ten_gigabytes_in_a_bomb_cost_little_memory() {
@@ -264,5 +265,29 @@ fn heads_that_no_client_sends_are_refused() {
     assert_serves(&product);
     let grown = grown(&product, before);
     assert!(grown < 8 * MIB, "{grown} bytes");
+    stop(product);
+}
+
+#[test]
+fn a_block_that_is_larger_than_what_it_holds_is_stored_as_it_should_be() {
+    let bed = Bed::new();
+    let product = bed.start();
+    let expected: BTreeSet<_> = (10..24).map(|n| n.to_string().repeat(100_000)).collect();
+    let raw_of = |line: &String| {
+        let block = protobuf_of("{job=\"swollen\"}", line);
+        snap::raw::Decoder::new().decompress_vec(&block).unwrap()
+    };
+    let raw: Vec<u8> = expected.iter().flat_map(raw_of).collect();
+    // Every byte a literal of its own, in the longest form: three times its size.
+    let length =
+        [raw.len() & 0x7f | 0x80, raw.len() >> 7 & 0x7f | 0x80, raw.len() >> 14 & 0x7f | 0x80];
+    let length = length.map(|byte| u8::try_from(byte).unwrap());
+    let mut swollen = [&length[..], &[u8::try_from(raw.len() >> 21).unwrap()]].concat();
+    raw.iter().for_each(|byte| swollen.extend([0xf0, 0, *byte]));
+    assert_eq!(snap::raw::Decoder::new().decompress_vec(&swollen).unwrap(), raw);
+    assert_eq!(post(&product, PUSH, PROTOBUF, &swollen).status, 204);
+    let lines: BTreeSet<_> = lines_of(&bed, &product).into_iter().collect();
+    assert!(lines == expected, "{} lines", lines.len());
+    assert_serves(&product);
     stop(product);
 }

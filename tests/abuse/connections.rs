@@ -1,6 +1,6 @@
 //! More connections than there is room for.
 
-use super::client::{Client, RAW, assert_serves, is_end, lines_of, missing, noise};
+use super::client::{Client, RAW, assert_serves, is_end, lines_of, missing, noise, request};
 use crate::bed::{Bed, eventually, stop};
 use bench::product::Product;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
@@ -179,5 +179,39 @@ fn without_descriptors_for_its_log_it_does_not_end_and_loses_nothing() {
         let answer = old.post(RAW, "", noise(100, 200_000)).expect("an answer");
         answer.status == 204
     });
+    stop(product);
+}
+
+#[test]
+fn among_many_connections_a_body_that_nobody_read_is_no_request() {
+    raise_descriptors();
+    let bed = Bed::new();
+    let product = bed.start();
+    // So many that each gives its buffers back after every answer.
+    let idle: Vec<_> = (0..400).map(|_| TcpStream::connect(product.api).unwrap()).collect();
+    eventually("all are accepted", &product, || product.usage().unwrap().descriptors > 400);
+    let smuggled = format!("POST {RAW} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nsmuggled\n");
+    for (path, length, status) in
+        [("/ready", smuggled.len(), 405), ("/nowhere", smuggled.len(), 404), (RAW, 1 << 40, 413)]
+    {
+        let mut client = Client::connect(product.api);
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        client.send(head);
+        client.expect(status);
+        client.send(&smuggled);
+        client.expect_end();
+    }
+    // Those that were read whole go on.
+    let mut client = Client::connect(product.api);
+    for _ in 0..3 {
+        assert_eq!(client.post(RAW, "", "well-behaved\n").expect("an answer").status, 204);
+        assert_eq!(client.get("/ready").expect("an answer").status, 200);
+    }
+    client.send([request(RAW, "", "piped\n"), request(RAW, "", "piped\n")].concat());
+    client.expect(204);
+    client.expect(204);
+    let lines = lines_of(&bed, &product);
+    assert_eq!(lines, ["well-behaved", "well-behaved", "well-behaved", "piped", "piped"]);
+    drop(idle);
     stop(product);
 }

@@ -163,7 +163,9 @@ where
                 let answer = (server.answer)(request, connection.clone());
                 let connection = connection.clone();
                 async move {
+                    let working = connection.wait.work();
                     let response = answer.await;
+                    drop(working);
                     connection.enter(Phase::Answer);
                     Ok::<_, Infallible>(response)
                 }
@@ -188,16 +190,23 @@ where
                 .max_buf_size(self.options.head_bytes_max)
                 .max_headers(self.options.headers_max)
                 .serve_connection(socket, service);
+            let wait = &connection.wait;
             let rests = std::future::poll_fn(|context| {
+                let was_idle = wait.phase() == Phase::Idle;
                 if Pin::new(&mut http1).poll(context).is_ready() {
                     return Poll::Ready(false);
                 }
-                let wait = &connection.wait;
                 let many = self.watch.len() > RESTLESS_MAX;
-                if wait.phase() == Phase::Idle && (wait.is_long() || many) {
-                    return Poll::Ready(true);
+                if wait.phase() != Phase::Idle || !(wait.is_long() || many) {
+                    return Poll::Pending;
                 }
-                Poll::Pending
+                // Only with the next poll does hyper see to what it was sent behind its last answer: a
+                // body that nobody read is no request.
+                if !was_idle {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(true)
             });
             if !rests.await {
                 return;

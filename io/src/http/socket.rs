@@ -16,6 +16,9 @@ pub(super) const FIRST_BYTES: usize = 3;
 /// What one read takes at most.
 pub(super) const READ_BYTES_MAX: usize = 64 << 10;
 
+/// Of a client that goes on sending, so much is thrown away before others have their turn.
+const READS_AT_ONCE_MAX: usize = 4;
+
 pub(super) struct Socket {
     stream: TcpStream,
     connection: Rc<Connection>,
@@ -118,11 +121,16 @@ impl Write for Socket {
             std::task::ready!(Pin::new(&mut this.stream).poll_close(context))?;
         }
         let mut scratch = this.scratch.borrow_mut();
-        while !this.ended {
+        for _ in 0..READS_AT_ONCE_MAX {
+            if this.ended {
+                return Poll::Ready(Ok(()));
+            }
             let stream = Pin::new(&mut this.stream);
             let read = std::task::ready!(stream.poll_read(context, &mut scratch[..]));
             this.ended = !matches!(read, Ok(read) if read > 0);
         }
-        Poll::Ready(Ok(()))
+        // Others are served before more is heard.
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Wait {
     overdue: Cell<bool>,
     /// It was seen waiting in this phase before.
     long: Cell<bool>,
+    /// Requests that are being answered.
+    working: Cell<usize>,
     /// Too many wait already: this one may not wait for long.
     hurried: bool,
     waker: RefCell<Option<Waker>>,
@@ -62,6 +64,12 @@ impl Wait {
         self.bytes.set(0);
         self.overdue.set(false);
         self.long.set(false);
+    }
+
+    /// A request is being answered until this is dropped.
+    pub fn work(&self) -> Working<'_> {
+        self.working.set(self.working.get() + 1);
+        Working(self)
     }
 
     /// Bytes came or went.
@@ -95,6 +103,7 @@ impl Wait {
         let time = now.saturating_duration_since(self.since.get());
         let max = match self.phase.get() {
             Phase::Work => return false,
+            Phase::Shared if self.working.get() > 0 => return false,
             Phase::Idle | Phase::Shared => options.idle_time_max,
             Phase::Head => options.head_time_max,
             Phase::Answer => options.answer_time_max,
@@ -108,6 +117,16 @@ impl Wait {
             }
         };
         time > if self.hurried { max.min(HURRIED_TIME_MAX) } else { max }
+    }
+}
+
+/// The program's own time, on a connection with many requests at once.
+pub(super) struct Working<'a>(&'a Wait);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.working.set(self.0.working.get() - 1);
+        self.0.moved(1);
     }
 }
 
@@ -167,6 +186,7 @@ impl Watch {
             bytes: Cell::new(0),
             overdue: Cell::new(false),
             long: Cell::new(false),
+            working: Cell::new(0),
             hurried,
             waker: RefCell::default(),
         });

@@ -86,6 +86,7 @@ impl Bed {
             json: JSON,
             streams_max,
             push_bytes_max: 1 << 20,
+            kept_bytes_max: 1 << 20,
             answer_time_max: Duration::from_secs(1),
             shard: 0,
             shards: 1,
