@@ -307,14 +307,14 @@ fn what_loki_refuses_is_refused_with_its_status_and_so_is_little_else() {
     let sixteen: Vec<_> = many(16).iter().map(|(n, v)| format!("{n}={v:?}")).collect();
     let when = time(now / 1_000_000_000, now % 1_000_000_000);
     let snappy = |push: &[u8]| snap::raw::Encoder::new().compress_vec(push).unwrap();
-    let strict_labels = ["{__x=\"y\"}", "{}", "", "{\"a\"=\"c\"}", "{a=\"b\"} # why"];
+    // An empty label is none: with its service discovery, Loki gives such a stream a label of its own.
+    let strict_labels = ["{__x=\"y\"}", "{}", "{a=\"\"}", "", "{\"a\"=\"c\"}", "{a=\"b\"} # why"];
     let labels = [
         "{a=\"b\"}",
         " { a = \"b\" , c='d', e=`f` , } ",
         &format!("{{{}}}", sixteen.join(", ")),
         "{a=\"1\", b=\"2\", a=\"3\"}",
         "{a=\"1\", a=\"1\"}",
-        "{a=\"\"}",
         "{a=\"\\x41\\u00fc\\101\"}",
         "{",
         "{a=\"b\"",
