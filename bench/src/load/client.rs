@@ -114,12 +114,15 @@ fn head(bytes: &[u8]) -> Option<(u16, usize)> {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::thread::JoinHandle;
 
-    /// Answers each request on one connection by the next of these.
-    fn server(answers: &'static [&'static str]) -> SocketAddr {
+    /// Answers each request on one connection by the next of these. The connection stays open as
+    /// long as the handle is held: closing one with unread bytes resets it, and the reset may
+    /// overtake the answer.
+    fn server(answers: &'static [&'static str]) -> (SocketAddr, JoinHandle<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
+        let held = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             for answer in answers {
                 let mut byte = [0; READ_BYTES];
@@ -128,13 +131,14 @@ mod tests {
                     stream.write_all(part).unwrap();
                 }
             }
+            stream
         });
-        addr
+        (addr, held)
     }
 
     #[test]
     fn answers_are_read_whole_on_one_connection() {
-        let addr = server(&[
+        let (addr, _held) = server(&[
             "HTTP/1.1 202 Accepted\r\ncontent-length: 3\r\n\r\nyes",
             "HTTP/1.1 204 No Content\r\n\r\n",
             "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n",
@@ -152,7 +156,7 @@ mod tests {
 
     #[test]
     fn an_early_answer_is_read_though_nobody_takes_the_rest() {
-        let addr = server(&["HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n"]);
+        let (addr, _held) = server(&["HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n"]);
         let mut client = Client::connect(addr, Duration::from_secs(5)).unwrap();
         assert_eq!(client.send_unwanted(&vec![b'x'; 32 << 20]).unwrap(), 413);
     }
