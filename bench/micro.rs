@@ -60,7 +60,7 @@ fn encode(c: &mut Criterion) {
     group.bench_function("encode and seal 1,000 lines", |b| {
         b.iter(|| {
             fill(&mut batch, &mut streams, &lines);
-            black_box(batch.seal(Vec::new(), 0).body.len())
+            black_box(batch.seal(Vec::new(), 0, 0).body.len())
         });
     });
     group.finish();
@@ -102,7 +102,7 @@ fn ring(c: &mut Criterion) {
 fn options() -> Options {
     Options {
         owner: 0,
-        sink: "loki".into(),
+        sinks: vec!["loki".into()],
         segment_bytes: 16 << 20,
         bytes_max: 256 << 20,
         group_bytes_max: 1 << 20,
@@ -129,6 +129,7 @@ fn frame() -> Sealed {
         entries: 500,
         stream: 0,
         oldest_arrival_ns: NOW_NS,
+        oldest_stamp_ns: NOW_NS,
     }
 }
 
@@ -142,7 +143,7 @@ async fn carry<D: Disk>(wal: &Wal<D>) {
         }
     }
     wal.sent(seq);
-    wal.ack(seq);
+    wal.ack(0, io::wal::Acked::up_to(seq));
     if wal.can_trim() {
         wal.checkpoint().await.expect("the disk is well");
     }

@@ -3,10 +3,12 @@
 //! Threads: this one (signals, the watchdog, the deadline), `shard-N` (one for each shard, pinned),
 //! `egress-N` (the senders, on the egress CPU), `discover` (on the egress CPU, too).
 
+use crate::desk::{Desk, Slot};
 use crate::egress::Egress;
 use crate::handoff::Lane;
-use crate::ingest::{self, FileEvent, Links};
+use crate::ingest::{self, FileEvent, Links, ShardError, SinkLinks};
 use crate::intake::{self, Intake};
+use crate::panel::Panel;
 use crate::push::Client;
 use crate::receive::{self, Receiver};
 use crate::server::{self, Status};
@@ -14,7 +16,6 @@ use crate::{discover, options, systemd};
 use config::Config;
 use io::format::Cursor;
 use io::http::{self, Doorman};
-use io::wal::WalError;
 use perf::metrics::Metrics;
 use shards::bell::Bell;
 use shards::executor::{self, ExecutorError};
@@ -39,7 +40,7 @@ pub enum RunError {
     #[error("{0}")]
     Setup(String),
     #[error("shard {shard}: {source}")]
-    Shard { shard: usize, source: WalError },
+    Shard { shard: usize, source: ShardError },
     #[error("discovery: {0}")]
     Discovery(String),
 }
@@ -49,7 +50,8 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Setup(_) | RunError::Shard { source: WalError::Format { .. }, .. } => 78,
+            RunError::Setup(_) => 78,
+            RunError::Shard { source, .. } if source.is_format() => 78,
             RunError::Shard { .. } | RunError::Discovery(_) => 1,
         }
     }
@@ -70,7 +72,7 @@ impl From<ExecutorError> for RunError {
 /// What the other threads tell this one.
 enum Report {
     Recovered { cursors: Vec<Cursor> },
-    Ended { shard: usize, result: Result<(), WalError> },
+    Ended { shard: usize, result: Result<(), ShardError> },
     Discovered,
     DiscoveryFailed(String),
     Signal,
@@ -122,11 +124,17 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     );
 
     let stop = Stop::default();
-    let egress_bell = Arc::new(Bell::default());
-    stop.rings(egress_bell.clone());
+    let egress_bells: Vec<Arc<Bell>> = sinks.iter().map(|_| Arc::new(Bell::default())).collect();
+    egress_bells.iter().for_each(|bell| stop.rings(bell.clone()));
     let links: Vec<Links> =
-        (0..count).map(|shard| link(&egress_bell, &stop, &status, shard)).collect();
-    start_egress(config, &plan, &links, egress_bell, &stop, &status);
+        (0..count).map(|shard| link(&sinks, &egress_bells, &stop, &status, shard)).collect();
+    let slots = links.iter().flat_map(|links| links.sinks.iter().map(|sink| sink.slot.clone()));
+    let desk = Arc::new(Desk::new(slots.collect()));
+    let mut egresses = Vec::new();
+    for (sink, bell) in egress_bells.into_iter().enumerate() {
+        egresses.push(start_egress(config, sink, &plan, &links, bell, &stop)?);
+    }
+    let panel = Arc::new(Panel { status: status.clone(), desk, egresses });
     let (doorman, rates) =
         (Arc::new(options::doorman(config, descriptors)), Arc::new(options::rates(config)));
     let (mut apis, mut metrics_listener) = (apis.into_iter(), Some(metrics_listener));
@@ -142,7 +150,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         });
         let listeners = Listeners { api, metrics: metrics_listener.take() };
         let options = (options::shard(config, number, count), options::intake(config));
-        start_shard(options, cpu, links.clone(), listeners, &status, report.clone())?;
+        start_shard(options, cpu, links.clone(), listeners, &panel, report.clone())?;
     }
 
     let mut cursors = Vec::new();
@@ -250,14 +258,33 @@ impl Running {
     }
 }
 
-fn link(egress_bell: &Arc<Bell>, stop: &Stop, status: &Status, shard: usize) -> Links {
+fn link(
+    sinks: &[String],
+    egress_bells: &[Arc<Bell>],
+    stop: &Stop,
+    status: &Status,
+    shard: usize,
+) -> Links {
     let (source_bell, ack_bell) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
     stop.rings(source_bell.clone());
     stop.rings(ack_bell.clone());
     Links {
         events: Arc::new(Ring::new(EVENTS_MAX, source_bell.clone())),
         source_bell,
-        lane: Arc::new(Lane::new(egress_bell.clone(), ack_bell.clone())),
+        sinks: sinks
+            .iter()
+            .zip(egress_bells)
+            .enumerate()
+            .map(|(at, (sink, egress_bell))| {
+                let lane = || Arc::new(Lane::new(egress_bell.clone(), ack_bell.clone()));
+                SinkLinks {
+                    lane: lane(),
+                    replays: lane(),
+                    slot: Arc::new(Slot::new(shard, sink, ack_bell.clone())),
+                    counts: status.metrics.sinks[at].clone(),
+                }
+            })
+            .collect(),
         ack_bell,
         stop: stop.clone(),
         counts: status.metrics.shards[shard].clone(),
@@ -266,31 +293,35 @@ fn link(egress_bell: &Arc<Bell>, stop: &Stop, status: &Status, shard: usize) -> 
 
 fn start_egress(
     config: &Config,
+    sink: usize,
     plan: &Plan,
     links: &[Links],
     bell: Arc<Bell>,
     stop: &Stop,
-    status: &Status,
-) {
-    let client = options::client(config);
+) -> Result<Arc<Egress>, RunError> {
+    let client = options::client(&config.sinks[sink]);
     let senders = client.connections;
+    let links = || links.iter().map(|links| &links.sinks[sink]);
+    let counts = links().next().expect("there is a shard").counts.clone();
+    let lanes = links().flat_map(|sink| [sink.lane.clone(), sink.replays.clone()]);
     let egress = Arc::new(Egress::new(
-        links.iter().map(|links| links.lane.clone()).collect(),
-        Client::new(&client),
-        options::egress(config),
+        lanes.collect(),
+        Client::new(&client).map_err(RunError::Setup)?,
+        options::egress(&config.sinks[sink]),
         bell,
         stop.clone(),
-        status.metrics.sinks[0].clone(),
+        counts,
     ));
     for number in 0..senders {
         let (egress, cpu) = (egress.clone(), plan.egress);
         // Never joined: a sender may be inside a push when the process leaves, and that push is
         // sent again by the next run.
-        spawn(&format!("egress-{number}"), move || {
+        spawn(&format!("egress-{sink}-{number}"), move || {
             pin(cpu);
             egress.run();
         });
     }
+    Ok(egress)
 }
 
 /// What one shard listens on.
@@ -312,22 +343,22 @@ fn start_shard(
     cpu: usize,
     links: Links,
     listeners: Listeners,
-    status: &Arc<Status>,
+    panel: &Arc<Panel>,
     report: mpsc::Sender<Report>,
 ) -> Result<(), RunError> {
-    let status = status.clone();
+    let panel = panel.clone();
     let shard = options.number;
     let executor =
         executor::Options { name: format!("shard-{shard}"), cpu, io_memory_bytes: IO_MEMORY_BYTES };
     let handle = executor::spawn(&executor, move || async move {
         let intake = Rc::new(Intake::new(intake));
         if let Some(Api { listener, http, doorman, receive, rates }) = listeners.api {
-            let (counts, requests) = (links.counts.clone(), status.metrics.receive());
+            let (counts, requests) = (links.counts.clone(), panel.status.metrics.receive());
             let receiver = Receiver::new(receive, intake.clone(), rates, counts, requests);
-            server::serve_api(listener, http, doorman, status.clone(), receiver);
+            server::serve_api(listener, http, doorman, panel.clone(), receiver);
         }
         if let Some(listener) = listeners.metrics {
-            server::serve_metrics(listener, status);
+            server::serve_metrics(listener, panel.status.clone());
         }
         let recovered = report.clone();
         let result = ingest::run(options, links, intake, move |found| {

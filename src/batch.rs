@@ -34,6 +34,7 @@ pub struct Batch {
     raw: Vec<u8>,
     entries: u32,
     oldest_arrival_ns: i64,
+    oldest_stamp_ns: i64,
     encoder: snap::raw::Encoder,
     compressed: Vec<u8>,
 }
@@ -44,6 +45,7 @@ impl Default for Batch {
             raw: Vec::new(),
             entries: 0,
             oldest_arrival_ns: i64::MAX,
+            oldest_stamp_ns: i64::MAX,
             encoder: snap::raw::Encoder::new(),
             compressed: Vec::new(),
         }
@@ -76,7 +78,7 @@ impl Batch {
         self.raw.push(TAG_LABELS);
         put_varint(&mut self.raw, labels.len() as u64);
         self.raw.extend_from_slice(labels.as_bytes());
-        Element { batch: self, start, now_ns, count: 0 }
+        Element { batch: self, start, now_ns, oldest_stamp_ns: i64::MAX, count: 0 }
     }
 
     /// Opens an element for lines of `stream` that are given their timestamps here.
@@ -99,19 +101,21 @@ impl Batch {
             body: self.compressed[..len].to_vec(),
             raw_len: u32::try_from(self.raw.len()).expect("a batch is small"),
             entries: self.entries,
+            oldest_stamp_ns: self.oldest_stamp_ns.min(self.oldest_arrival_ns),
         };
         self.raw.clear();
         self.entries = 0;
         self.oldest_arrival_ns = i64::MAX;
+        self.oldest_stamp_ns = i64::MAX;
         block
     }
 
     /// Makes a frame of what was collected. `meta` is the tag (the tenant) followed by the cursors of
-    /// the sources whose lines are in it.
-    pub fn seal(&mut self, meta: Vec<u8>, tag_len: u16) -> Sealed {
+    /// the sources whose lines are in it; `stream` the key of the one stream, or 0.
+    pub fn seal(&mut self, meta: Vec<u8>, tag_len: u16, stream: u64) -> Sealed {
         let oldest_arrival_ns = self.oldest_arrival_ns;
-        let Block { body, raw_len, entries } = self.compress();
-        Sealed { meta, tag_len, body, raw_len, entries, stream: 0, oldest_arrival_ns }
+        let Block { body, raw_len, entries, oldest_stamp_ns } = self.compress();
+        Sealed { meta, tag_len, body, raw_len, entries, stream, oldest_arrival_ns, oldest_stamp_ns }
     }
 }
 
@@ -120,6 +124,8 @@ pub struct Element<'a> {
     batch: &'a mut Batch,
     start: usize,
     now_ns: i64,
+    /// Of the entries that came with one.
+    oldest_stamp_ns: i64,
     count: u32,
 }
 
@@ -127,11 +133,14 @@ impl Element<'_> {
     /// Appends an entry with a timestamp of its own. `metadata` is its structured metadata, encoded by
     /// [`put_metadata`].
     pub fn push(&mut self, stamp_ns: i64, line: &[u8], metadata: &[u8]) {
+        self.oldest_stamp_ns = self.oldest_stamp_ns.min(stamp_ns);
         self.put(Stamp::new(stamp_ns).encoded(), line, metadata);
     }
 
-    /// Appends an entry that is encoded already, with more structured metadata behind it.
-    pub fn push_encoded(&mut self, entry: &[u8], metadata: &[u8]) {
+    /// Appends an entry that is encoded already, with its timestamp, and with more structured metadata
+    /// behind it.
+    pub fn push_encoded(&mut self, stamp_ns: i64, entry: &[u8], metadata: &[u8]) {
+        self.oldest_stamp_ns = self.oldest_stamp_ns.min(stamp_ns);
         self.batch.raw.push(TAG_ENTRIES);
         put_varint(&mut self.batch.raw, (entry.len() + metadata.len()) as u64);
         self.batch.raw.extend_from_slice(entry);
@@ -179,6 +188,7 @@ impl Drop for Element<'_> {
         }
         batch.entries += self.count;
         batch.oldest_arrival_ns = batch.oldest_arrival_ns.min(self.now_ns);
+        batch.oldest_stamp_ns = batch.oldest_stamp_ns.min(self.oldest_stamp_ns);
     }
 }
 
@@ -366,7 +376,7 @@ mod tests {
         drop(batch.lines(streams.get_mut(b), now));
         batch.lines(streams.get_mut(b), now + 5).push(&[b'x'; 300_000]);
         batch.lines(streams.get_mut(a), now - 77).push(b"later, by an earlier clock");
-        let sealed = batch.seal(b"tenant".to_vec(), 6);
+        let sealed = batch.seal(b"tenant".to_vec(), 6, 0);
         assert!(batch.is_empty());
         assert_eq!((sealed.entries, sealed.oldest_arrival_ns), (5, now - 77));
         let a = || "{a=\"1\"}".to_owned();

@@ -12,6 +12,8 @@ pub struct Block {
     /// The length of its content.
     pub raw_len: u32,
     pub entries: u32,
+    /// Of its entries, or of when they came, whichever is older.
+    pub oldest_stamp_ns: i64,
 }
 
 /// Joins bodies whose contents have `raw_bytes` in all.

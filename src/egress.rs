@@ -1,69 +1,74 @@
-//! From ring to Loki: the senders on the egress core.
+//! From ring to Loki: the senders of one sink, on the egress core.
 //!
 //! Each sender is a thread that blocks on one push at a time. The way of a frame here, in order:
 //!
-//! 1. [`Egress::claim`] a lane that has frames and is nobody's: until it is given back no other
-//!    sender touches it, so the frames of a lane keep their order;
-//! 2. [`LaneState::coalesce`] what waits into one push, up to `push_bytes_max`;
-//! 3. [`Client::post`] it;
-//! 4. [`judge`] the answer;
-//! 5. ack the frames to their shard, or put the push back: the same bytes go out again when their
-//!    time has come, and no sender waits for that.
+//! 1. [`Egress::claim`] takes the next push of a [`Track`] (the frames of one tenant and one shard)
+//!    whose tenant's [`crate::breaker`] lets it pass;
+//! 2. [`Client::post`] sends it;
+//! 3. [`judge`] says what the answer means;
+//! 4. [`Egress::settle`] tells track and breaker, and acks go back to the shard. What failed goes out
+//!    again when its time has come, and no sender waits for that.
 
-use crate::handoff::{Ack, Frame, Lane};
-use crate::push::{Client, Push};
-use crate::verdict::{Answer, Verdict, backoff, judge};
+use crate::breaker::{Breakers, Gate, Seen};
+use crate::handoff::Lane;
+use crate::push::{Client, Push, Reply};
+use crate::track::{Because, Job, Terms, Track};
+use crate::verdict::{Answer, Reason, Scope, Verdict, backoff, judge};
 use perf::metrics;
 use shards::bell::Bell;
 use shards::stop::{Phase, Stop};
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// The sink's name.
+    pub sink: String,
+    /// Of frames that name no tenant.
+    pub tenant: Arc<str>,
     /// What a push holds at most before compression; one larger frame goes out alone.
     pub push_bytes_max: usize,
+    /// Entries older than this are not sent.
+    pub age_max: Duration,
 }
 
 /// What all senders of a sink share.
 pub struct Egress {
-    lanes: Vec<(Arc<Lane>, Mutex<LaneState>)>,
+    lanes: Vec<(Arc<Lane>, Mutex<Tracks>)>,
+    /// Taken after a lane's tracks, never before.
+    breakers: Mutex<Breakers>,
     client: Client,
     options: Options,
-    /// Rung for each frame handed over.
+    /// Rung for each frame handed over, and when something may go again.
     bell: Arc<Bell>,
     stop: Stop,
     counts: metrics::Sink,
+    /// Where the next search begins, so that all lanes have their turn.
+    turn: AtomicUsize,
+    /// How far the sink's clock is ahead of ours.
+    ahead_ns: AtomicI64,
 }
 
-/// What is under way of one lane; held by the sender that claimed it.
+/// Of one lane, by tenant; held for moments, never over a push.
 #[derive(Default)]
-pub struct LaneState {
-    /// Taken from the ring and not in a push.
-    waiting: VecDeque<Frame>,
-    /// Made, and not accepted yet.
-    push: Option<Push>,
-    not_before: Option<Instant>,
-    failures: u32,
-    /// Set by a split: how many of `waiting` go out in pushes of at most so many frames.
-    split: Option<Split>,
-    /// When a failure was last said; not for each of many in a row, as when a limit is reached again
-    /// and again.
-    reported: Option<Instant>,
-    /// It was said, and its end was not.
-    failing: bool,
+struct Tracks {
+    by_tenant: BTreeMap<Arc<str>, Track>,
+    last: Option<Arc<str>>,
 }
 
-struct Split {
-    frames_max: usize,
-    left: usize,
+/// What a sender has to send.
+struct Claim {
+    lane: usize,
+    tenant: Arc<str>,
+    job: Job,
 }
 
-/// A failing sink is reported again after this long.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// While the sink refuses service, it is asked this often.
 const HOLD_INTERVAL: Duration = Duration::from_secs(5);
+/// A clock that is off by less is not off: answers have full seconds, and take their time.
+const CLOCK_STEP_NS: i64 = 3_000_000_000;
 
 impl Egress {
     #[must_use]
@@ -75,174 +80,267 @@ impl Egress {
         stop: Stop,
         counts: metrics::Sink,
     ) -> Egress {
-        let lanes = lanes.into_iter().map(|lane| (lane, Mutex::default())).collect();
-        Egress { lanes, client, options, bell, stop, counts }
+        Egress {
+            lanes: lanes.into_iter().map(|lane| (lane, Mutex::default())).collect(),
+            breakers: Mutex::default(),
+            client,
+            options,
+            bell,
+            stop,
+            counts,
+            turn: AtomicUsize::new(0),
+            ahead_ns: AtomicI64::new(0),
+        }
     }
 
     /// One sender, until the process leaves.
     pub fn run(&self) {
-        while let Some((lane, mut state)) = self.claim() {
-            let Some(push) = state
-                .push
-                .take()
-                .or_else(|| state.coalesce(lane, self.options.push_bytes_max).map(Push::new))
-            else {
-                continue;
-            };
+        while let Some(claim) = self.claim() {
+            let push = Push::new(self.tenant(&claim.tenant), &claim.job.pieces);
             let started = Instant::now();
             self.counts.in_flight.inc();
-            let answer = self.client.post(&push);
+            let reply = self.client.post(&push);
             self.counts.in_flight.dec();
             self.counts.push_seconds.observe(started.elapsed().as_secs_f64());
-            state.failures += 1;
-            match judge(&answer, push.frames.len(), state.failures) {
-                Verdict::Accepted => self.accepted(lane, &mut state, push),
-                Verdict::Split => self.split(&mut state, push, &answer),
-                Verdict::Reject => self.rejected(lane, &mut state, push, &answer),
-                Verdict::Retry { after } => {
-                    self.counts.retried.inc();
-                    let wait = backoff(state.failures, jitter()).max(after.unwrap_or_default());
-                    self.again(&mut state, push, wait, &answer, "a push failed, it is sent again");
-                }
-                Verdict::Hold => {
-                    self.counts.held.inc();
-                    let text = "the sink refuses pushes; they are kept until it takes them";
-                    self.again(&mut state, push, HOLD_INTERVAL, &answer, text);
-                }
+            if let Some(date) = reply.date_unix_s {
+                self.see_clock(date);
             }
+            self.settle(claim, &reply, push.body.len());
         }
     }
 
-    /// A lane with something to send now. Waits for one; `None` when it is time to go.
-    fn claim(&self) -> Option<(&Lane, MutexGuard<'_, LaneState>)> {
+    fn tenant(&self, named: &Arc<str>) -> Arc<str> {
+        if named.is_empty() { self.options.tenant.clone() } else { named.clone() }
+    }
+
+    /// The next push. Waits for one; `None` when it is time to go.
+    fn claim(&self) -> Option<Claim> {
         loop {
             if self.stop.phase() == Phase::Leaving {
                 return None;
             }
             let now = Instant::now();
-            let mut next: Option<Instant> = None;
-            for (at, (lane, state)) in self.lanes.iter().enumerate() {
-                // Claimed by another sender, who looks again when it is done.
-                let Ok(state) = state.try_lock() else { continue };
-                let due = state.not_before.filter(|due| *due > now);
-                if state.push.is_none() && state.waiting.is_empty() && lane.frames.is_empty() {
-                    continue;
+            let mut next_due: Option<Instant> = None;
+            let first = self.turn.fetch_add(1, Ordering::Relaxed);
+            for at in 0..self.lanes.len() {
+                let lane = (first + at) % self.lanes.len();
+                let (claim, due) = self.claim_of(lane, now);
+                if claim.is_some() {
+                    if self.has_more(now) {
+                        // Rings for several pushes are heard as one: pass it on.
+                        self.bell.ring();
+                    }
+                    return claim;
                 }
-                if let Some(due) = due {
-                    next = Some(next.map_or(due, |next| next.min(due)));
-                    continue;
-                }
-                if self.lanes[at + 1..].iter().any(|(lane, _)| !lane.frames.is_empty()) {
-                    // Rings for several lanes are heard as one: pass it on.
-                    self.bell.ring();
-                }
-                return Some((lane, state));
+                next_due = next_due.into_iter().chain(due).min();
             }
-            self.bell.wait_blocking(next);
+            self.bell.wait_blocking(next_due);
         }
     }
 
-    fn accepted(&self, lane: &Lane, state: &mut LaneState, push: Push) {
-        self.counts.accepted.inc();
-        self.counts.push_body_bytes.inc_by(push.body.len() as u64);
-        self.counts.push_entries.inc_by(push.entries());
-        let arrived_ns = push.frames.iter().map(|frame| frame.oldest_arrival_ns).min();
-        let took_ns = arrived_ns.map_or(0, |arrived| perf::clock::unix_ns() - arrived);
-        self.counts.ack_seconds.observe(took_ns as f64 / 1e9);
-        if std::mem::take(&mut state.failing) {
-            tracing::info!("the sink accepts pushes again");
+    /// Whether another sender has something to do, as far as that shows without waiting.
+    fn has_more(&self, now: Instant) -> bool {
+        self.lanes.iter().any(|(lane, tracks)| {
+            let due = |tracks: MutexGuard<'_, Tracks>| {
+                tracks.by_tenant.values().any(|track| track.is_due(now))
+            };
+            !lane.frames.is_empty() || tracks.try_lock().is_ok_and(due)
+        })
+    }
+
+    /// The next push of one lane; else when there may be one.
+    fn claim_of(&self, at: usize, now: Instant) -> (Option<Claim>, Option<Instant>) {
+        let (lane, tracks) = &self.lanes[at];
+        let mut tracks = lock(tracks);
+        while let Some(frame) = lane.frames.pop() {
+            let tenant = frame.tenant.clone();
+            tracks.by_tenant.entry(tenant).or_default().take_in(frame);
         }
-        let frames = &push.frames;
-        let ack = Ack::Delivered {
-            last: frames[frames.len() - 1].seq,
-            frames: frames.len(),
-            bytes: frames.iter().map(Frame::bytes).sum(),
+        let mut next_due: Option<Instant> = None;
+        for tenant in tracks.in_turn() {
+            let track = tracks.by_tenant.get_mut(&tenant).expect("named just now");
+            if !track.is_due(now) {
+                next_due = next_due.into_iter().chain(track.next_due()).min();
+                continue;
+            }
+            let gate = lock(&self.breakers).of(&self.tenant(&tenant)).ask(now);
+            if let Gate::Shut(until) = gate {
+                next_due = next_due.into_iter().chain(until).min();
+                continue;
+            }
+            let probe = gate == Gate::Probe;
+            let terms = Terms {
+                now,
+                oldest_ns: self.oldest_ns(),
+                bytes_max: self.options.push_bytes_max,
+                probe,
+            };
+            let job = track.next(terms);
+            self.send_acks(at, track);
+            if track.is_empty() {
+                tracks.by_tenant.remove(&tenant);
+            }
+            match job {
+                Some(job) => {
+                    tracks.last = Some(tenant.clone());
+                    return (Some(Claim { lane: at, tenant, job }), None);
+                }
+                None if probe => lock(&self.breakers).of(&self.tenant(&tenant)).give_back(now),
+                None => {}
+            }
+        }
+        (None, next_due)
+    }
+
+    /// Tells track, breaker and shard what became of a push.
+    fn settle(&self, claim: Claim, reply: &Reply, body_bytes: usize) {
+        let Claim { lane, tenant: named, job } = claim;
+        let now = Instant::now();
+        let answer = &reply.answer;
+        let tenant = self.tenant(&named);
+        let mut tracks = lock(&self.lanes[lane].1);
+        let mut breakers = lock(&self.breakers);
+        let breaker = breakers.of(&tenant);
+        let passes = breaker.passes();
+        let verdict = judge(answer, &job.history(passes));
+        self.count(&verdict, &job, body_bytes);
+        let fails = match verdict {
+            Verdict::Retry { scope, .. } => scope != Scope::Stream,
+            Verdict::Hold => true,
+            _ => false,
         };
-        state.push_is_done(push.frames.len());
-        lane.ack(ack);
-    }
-
-    fn rejected(&self, lane: &Lane, state: &mut LaneState, push: Push, answer: &Answer) {
-        self.counts.rejected.inc();
-        let reason = describe(answer);
-        tracing::error!(reason, entries = push.entries(), "the sink refuses a frame: it is parked");
-        state.push_is_done(push.frames.len());
-        for frame in push.frames {
-            let ack = Ack::Rejected { frame, reason: reason.clone() };
-            lane.ack(ack);
+        if fails {
+            let reason = describe(answer);
+            if breaker.is_closed() {
+                let held = verdict == Verdict::Hold;
+                self.say_failing(&tenant, &reason, held);
+            }
+            breaker.failed(now, reason, |failures| self.pause(&verdict, failures));
+        } else if breaker.passed(verdict == Verdict::Accepted) {
+            tracing::info!(sink = self.options.sink, %tenant, "the sink accepts pushes again");
+        }
+        self.counts.breakers_open.set(i64::try_from(breakers.open()).unwrap_or(i64::MAX));
+        drop(breakers);
+        let track = tracks.by_tenant.get_mut(&named).expect("it has a push under way");
+        match verdict {
+            Verdict::Accepted => track.accepted(job, now),
+            Verdict::Retry { scope: Scope::Tenant, .. } | Verdict::Hold => {
+                track.again(job, None, passes, now);
+            }
+            Verdict::Retry { scope: Scope::Stream | Scope::Unknown, .. } => {
+                let wait = self.pause(&verdict, job.failures + 1);
+                track.set_aside(job, Some(now + wait), passes, now);
+            }
+            Verdict::Split => track.halve(job, true),
+            Verdict::Isolate => track.halve(job, false),
+            Verdict::Reject(reason) => self.reject(track, job, reason, answer),
+            Verdict::RejectStream => self.reject(track, job, Reason::Refused, answer),
+        }
+        self.send_acks(lane, track);
+        if track.is_empty() {
+            tracks.by_tenant.remove(&named);
         }
     }
 
-    fn split(&self, state: &mut LaneState, push: Push, answer: &Answer) {
-        self.counts.split.inc();
-        let frames = push.frames.len();
-        tracing::warn!(reason = describe(answer), frames, "a push is sent again in two halves");
-        state.split(push.frames);
+    fn reject(&self, track: &mut Track, job: Job, reason: Reason, answer: &Answer) {
+        let (status, text) = match answer {
+            Answer::Status { code, text, .. } => (Some(*code), text.as_str()),
+            Answer::Broken(error) => (None, error.as_str()),
+        };
+        tracing::warn!(
+            sink = self.options.sink,
+            reason = describe(answer),
+            entries = job.entries(),
+            "the sink refuses entries: they go to the dead-letter queue"
+        );
+        track.reject(job, &Because { reason, status, text: text.into() });
     }
 
-    fn again(
-        &self,
-        state: &mut LaneState,
-        push: Push,
-        wait: Duration,
-        answer: &Answer,
-        text: &'static str,
-    ) {
-        state.not_before = Some(Instant::now() + wait);
-        state.push = Some(push);
-        if state.reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
-            state.reported = Some(Instant::now());
-            state.failing = true;
-            tracing::warn!(reason = describe(answer), failures = state.failures, "{text}");
+    /// How long a failure is waited for.
+    fn pause(&self, verdict: &Verdict, failures: u32) -> Duration {
+        match verdict {
+            Verdict::Retry { after, .. } => {
+                backoff(failures, jitter()).max(after.unwrap_or_default())
+            }
+            _ => HOLD_INTERVAL.mul_f64(1.0 - jitter() / 2.0),
         }
+    }
+
+    fn count(&self, verdict: &Verdict, job: &Job, body_bytes: usize) {
+        let counts = &self.counts;
+        match verdict {
+            Verdict::Accepted => {
+                counts.accepted.inc();
+                counts.push_body_bytes.inc_by(body_bytes as u64);
+                counts.push_entries.inc_by(job.entries());
+                let arrived = job.pieces.iter().map(|piece| piece.frame.oldest_arrival_ns).min();
+                let took_ns = arrived.map_or(0, |arrived| perf::clock::unix_ns() - arrived);
+                counts.ack_seconds.observe(took_ns as f64 / 1e9);
+            }
+            Verdict::Retry { .. } => counts.retried.inc(),
+            Verdict::Hold => counts.held.inc(),
+            Verdict::Split => counts.split.inc(),
+            Verdict::Isolate => counts.isolated.inc(),
+            Verdict::Reject(_) | Verdict::RejectStream => counts.rejected.inc(),
+        }
+    }
+
+    fn say_failing(&self, tenant: &str, reason: &str, held: bool) {
+        let sink = &self.options.sink;
+        if held {
+            tracing::warn!(
+                sink,
+                tenant,
+                reason,
+                "the sink refuses pushes; they are kept until it takes them"
+            );
+        } else {
+            tracing::warn!(sink, tenant, reason, "a push failed, it is sent again");
+        }
+    }
+
+    fn send_acks(&self, lane: usize, track: &mut Track) {
+        track.acks().into_iter().for_each(|ack| self.lanes[lane].0.ack(ack));
+    }
+
+    /// Whoever is older is refused: by the sink's own clock, as far as it is known.
+    fn oldest_ns(&self) -> i64 {
+        let age_ns = i64::try_from(self.options.age_max.as_nanos()).unwrap_or(i64::MAX);
+        let now_ns = perf::clock::unix_ns().saturating_add(self.ahead_ns.load(Ordering::Relaxed));
+        now_ns.saturating_sub(age_ns)
+    }
+
+    fn see_clock(&self, date_unix_s: i64) {
+        let ahead = date_unix_s.saturating_mul(1_000_000_000) - perf::clock::unix_ns();
+        let ahead = if ahead.abs() < CLOCK_STEP_NS { 0 } else { ahead };
+        self.ahead_ns.store(ahead, Ordering::Relaxed);
+    }
+
+    /// State, reason and since when, of each tenant.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        lock(&self.breakers).seen()
+    }
+
+    #[must_use]
+    pub fn sink(&self) -> &str {
+        &self.options.sink
     }
 }
 
-impl LaneState {
-    /// The frames of the next push: all that wait and fit, of one tenant, in their order.
-    fn coalesce(&mut self, lane: &Lane, bytes_max: usize) -> Option<Vec<Frame>> {
-        let frames_max = self.split.as_ref().map_or(usize::MAX, |split| split.frames_max);
-        let mut frames: Vec<Frame> = Vec::new();
-        let mut bytes = 0;
-        while let Some(frame) = self.waiting.pop_front().or_else(|| lane.frames.pop()) {
-            let fits = frames.first().is_none_or(|first| {
-                frames.len() < frames_max
-                    && bytes + frame.raw_len as usize <= bytes_max
-                    && first.tenant == frame.tenant
-            });
-            if !fits {
-                self.waiting.push_front(frame);
-                break;
-            }
-            bytes += frame.raw_len as usize;
-            frames.push(frame);
-        }
-        (!frames.is_empty()).then_some(frames)
+impl Tracks {
+    /// The tenants, those first whose turn it is.
+    fn in_turn(&self) -> Vec<Arc<str>> {
+        let all = || self.by_tenant.keys();
+        let Some(last) = &self.last else { return all().cloned().collect() };
+        let later = all().filter(|tenant| *tenant > last);
+        later.chain(all().filter(|tenant| *tenant <= last)).cloned().collect()
     }
+}
 
-    /// Puts the frames of a push back, to go out in halves of it until all of them are through.
-    fn split(&mut self, push: Vec<Frame>) {
-        let frames = push.len();
-        // Those of an earlier split that are still to go, and these, which may reach beyond them.
-        let left = self.split.take().map_or(frames, |split| split.left.max(frames));
-        self.split = Some(Split { frames_max: frames.div_ceil(2), left });
-        self.failures = 0;
-        self.not_before = None;
-        for frame in push.into_iter().rev() {
-            self.waiting.push_front(frame);
-        }
-    }
-
-    fn push_is_done(&mut self, frames: usize) {
-        self.failures = 0;
-        self.not_before = None;
-        if let Some(split) = &mut self.split {
-            split.left = split.left.saturating_sub(frames);
-            if split.left == 0 {
-                self.split = None;
-            }
-        }
-    }
+/// A panic of whoever held it ends the process.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn describe(answer: &Answer) -> String {
@@ -259,78 +357,4 @@ fn describe(answer: &Answer) -> String {
 fn jitter() -> f64 {
     f64::from((perf::clock::unix_ns() & 0x7fff_ffff) as u32 ^ std::process::id().rotate_left(16))
         / f64::from(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use io::format::Seq;
-
-    fn lane_with(frames: u64) -> Lane {
-        let lane = Lane::new(Arc::default(), Arc::default());
-        for seq in 1..=frames {
-            let frame = Frame { seq: Seq(seq), raw_len: 10, ..Frame::for_tests() };
-            assert!(lane.frames.push(frame).is_ok());
-        }
-        lane
-    }
-
-    fn seqs(frames: &[Frame]) -> Vec<u64> {
-        frames.iter().map(|frame| frame.seq.0).collect()
-    }
-
-    /// Refuses the frames in `bad` wherever they are, and gives what passed and what was refused
-    /// alone, in their order.
-    fn pushed(frames: u64, bad: &[u64]) -> (Vec<u64>, Vec<u64>) {
-        let lane = lane_with(frames);
-        let mut state = LaneState::default();
-        let (mut passed, mut refused) = (Vec::new(), Vec::new());
-        while let Some(push) = state.coalesce(&lane, 1000) {
-            let seqs = seqs(&push);
-            if !seqs.iter().any(|seq| bad.contains(seq)) {
-                state.push_is_done(push.len());
-                passed.extend(seqs);
-            } else if push.len() == 1 {
-                state.push_is_done(1);
-                refused.extend(seqs);
-            } else {
-                state.split(push);
-            }
-        }
-        assert!(state.split.is_none(), "later pushes are whole again");
-        (passed, refused)
-    }
-
-    #[test]
-    fn halving_finds_what_is_refused_alone_and_keeps_the_order() {
-        for (frames, bad) in [
-            (1, &[1][..]),
-            (2, &[2]),
-            (11, &[6, 7]),
-            (11, &[1]),
-            (11, &[11]),
-            (100, &[3, 50, 51, 99]),
-            (250, &[101, 102, 200]),
-        ] {
-            let (passed, refused) = pushed(frames, bad);
-            assert_eq!(refused, bad);
-            let expected: Vec<u64> = (1..=frames).filter(|seq| !bad.contains(seq)).collect();
-            assert_eq!(passed, expected);
-        }
-    }
-
-    #[test]
-    fn a_push_holds_frames_of_one_tenant_and_no_more_than_its_bytes() {
-        let lane = lane_with(3);
-        let other = Frame { seq: Seq(4), tenant: "b".into(), ..Frame::for_tests() };
-        let large = Frame { seq: Seq(5), tenant: "b".into(), raw_len: 99, ..Frame::for_tests() };
-        assert!(lane.frames.push(other).is_ok() && lane.frames.push(large).is_ok());
-        let mut state = LaneState::default();
-        let mut next = || state.coalesce(&lane, 25).map(|frames| seqs(&frames));
-        assert_eq!(next(), Some(vec![1, 2]));
-        assert_eq!(next(), Some(vec![3]));
-        assert_eq!(next(), Some(vec![4]));
-        assert_eq!(next(), Some(vec![5]), "one larger frame goes out alone");
-        assert_eq!(next(), None);
-    }
 }

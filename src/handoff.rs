@@ -1,19 +1,24 @@
-//! From a shard to egress and back: frames within a credit, acks, and the backlog in the log.
+//! From a shard to the egress of one sink and back: frames within a credit, acks, and the backlog in
+//! the log.
 //!
 //! A frame goes over from memory when it became durable, while the credit lasts. Where it does not,
 //! the shard drops the bytes and remembers where it was; later it reads them back from its own log.
 //! So memory stays flat however long a sink is away.
 //!
+//! Tenants share the credit: one whose frames are not acked takes no more than what it leaves to
+//! the others, and falls behind in the log by itself. A tenant may have half of what is left free, and
+//! always one frame; so however many stand still, the others go on.
+//!
 //! Lines from files were collected for `linger` before they came here. Pushed ones come with every
 //! commit: their frames are collected here, so that a sink gets some pushes a second and not thousands.
 
+use crate::track::Ack;
 use io::disk::Disk;
 use io::format::Seq;
-use io::wal::{Backlog, Durable, Wal};
+use io::wal::{Acked, Backlog, Durable, Place, Wal};
 use shards::bell::Bell;
-use shards::credit::Credit;
 use shards::ring::Ring;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -22,23 +27,34 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub seq: Seq,
-    pub tenant: String,
+    /// Empty: the sink's own.
+    pub tenant: Arc<str>,
+    /// The one stream of the body, or 0 for a mix.
+    pub stream: u64,
     pub oldest_arrival_ns: i64,
+    pub oldest_stamp_ns: i64,
     pub raw_len: u32,
     pub entries: u32,
-    /// One snappy block.
-    pub body: Vec<u8>,
+    /// It was in the log when this run began. What is said of the streams that travel alone (they
+    /// travel with others again only when all of that is acked) holds within a run.
+    pub earlier_run: bool,
+    /// One snappy block; sinks share it.
+    pub body: Arc<Vec<u8>>,
 }
 
 impl Frame {
-    fn of(durable: Durable) -> Frame {
+    #[must_use]
+    pub fn of(durable: Durable) -> Frame {
         Frame {
             seq: durable.seq,
-            tenant: String::from_utf8_lossy(&durable.tag).into_owned(),
+            tenant: String::from_utf8_lossy(&durable.tag).into(),
+            stream: durable.stream,
             oldest_arrival_ns: durable.oldest_arrival_ns,
+            oldest_stamp_ns: durable.oldest_stamp_ns,
             raw_len: durable.raw_len,
             entries: durable.entries,
-            body: durable.body,
+            earlier_run: false,
+            body: Arc::new(durable.body),
         }
     }
 
@@ -51,25 +67,37 @@ impl Frame {
     pub fn for_tests() -> Frame {
         Frame {
             seq: Seq(1),
-            tenant: String::new(),
+            tenant: "".into(),
+            stream: 0,
             oldest_arrival_ns: 0,
+            oldest_stamp_ns: 0,
             raw_len: 0,
             entries: 1,
-            body: Vec::new(),
+            earlier_run: false,
+            body: Arc::default(),
         }
     }
 }
 
-/// What became of frames that went over, in their order.
-#[derive(Debug)]
-pub enum Ack {
-    /// The sink stored these frames; `last` is the highest, `bytes` those of their bodies.
-    Delivered { last: Seq, frames: usize, bytes: u64 },
-    /// The sink refuses this frame for good.
-    Rejected { frame: Frame, reason: String },
+/// A frame that just became durable, for each sink.
+#[derive(Debug, Clone)]
+pub struct Fresh {
+    pub frame: Frame,
+    /// Its lines were read from sources: they were collected before.
+    pub sourced: bool,
+    /// Where the next one stands.
+    pub place: Place,
 }
 
-/// The two rings between a shard and egress: a lane. Frames of a lane keep their order.
+impl Fresh {
+    #[must_use]
+    pub fn of(durable: Durable) -> Fresh {
+        let (sourced, place) = (durable.sourced, durable.place);
+        Fresh { frame: Frame::of(durable), sourced, place }
+    }
+}
+
+/// The two rings between a shard and a sink's egress: a lane. Frames of a tenant keep their order.
 pub struct Lane {
     pub frames: Ring<Frame>,
     acks: Ring<Ack>,
@@ -94,9 +122,19 @@ impl Lane {
         }
     }
 
+    /// The next that came back.
+    pub fn next_ack(&self) -> Option<Ack> {
+        self.acks.pop()
+    }
+
+    /// From now on, every ack wakes the shard.
+    pub fn await_all(&self) {
+        self.awaited.store(true, Ordering::SeqCst);
+    }
+
     /// Tells the shard what became of its frames.
     pub fn ack(&self, ack: Ack) {
-        let urgent = matches!(ack, Ack::Rejected { .. });
+        let urgent = !ack.rejected.is_empty();
         self.acks.push_quietly(ack).expect("the way back holds an ack for each frame");
         // Against [`Handoff::await_acks`]: one of the two sees what the other did.
         fence(Ordering::SeqCst);
@@ -109,20 +147,30 @@ impl Lane {
 /// Waiting frames of more than this go over, however short they have been collected.
 const COLLECTED_BYTES_MAX: u64 = 256 << 10;
 
-/// Where the next frames come from.
-enum Way<D: Disk> {
-    /// Everything durable went over, or waits here to.
-    Memory,
-    /// The credit ran out: from here on they are read back.
-    Log(Backlog<D>),
-    /// They are being read back just now.
-    Reading,
+/// What went over, or waits here to, and is not acked.
+#[derive(Debug)]
+struct Out {
+    tenant: Arc<str>,
+    charge: u64,
+}
+
+/// Where a tenant is that has fallen behind: its next frame stands there, or later.
+#[derive(Debug, Clone, Copy)]
+struct Behind {
+    next: Seq,
+    place: Option<Place>,
+    /// What that frame takes of the credit, where it is known: there was no room for it.
+    charge: u64,
 }
 
 /// The shard's end of a lane: pure bookkeeping, [`crate::ingest`] moves it.
 pub struct Handoff<D: Disk> {
     lane: Arc<Lane>,
-    credit: Credit,
+    bytes_max: u64,
+    out: BTreeMap<Seq, Out>,
+    out_bytes: u64,
+    /// Of `out`, by tenant.
+    tenants: HashMap<Arc<str>, u64>,
     under_way: usize,
     /// Frames that the credit has room for and that have not gone over.
     waiting: VecDeque<Frame>,
@@ -132,38 +180,77 @@ pub struct Handoff<D: Disk> {
     /// When frames went over last, and until when those that wait are collected.
     sent_at: Option<Instant>,
     collected_at: Option<Instant>,
-    way: Way<D>,
+    /// Tenants whose frames are read back.
+    behind: HashMap<Arc<str>, Behind>,
+    /// After a start: where all those are that have not been met.
+    unmet: Option<Behind>,
+    /// Reads the log for those behind; where it is not being used just now.
+    backlog: Option<Backlog<D>>,
+    reading: bool,
+    /// Where the last durable frame ends.
+    place: Option<Place>,
+    /// The last frame of the run before.
+    recovered: Seq,
+    /// The highest frame that is acked.
+    acked_max: Seq,
+    acked_at: Option<Instant>,
 }
 
+/// After so long without an ack, tenants that were not met since the start are looked for.
+const STILL_TIME: Duration = Duration::from_secs(2);
+
 impl<D: Disk> Handoff<D> {
-    /// Starts with what an earlier run left in the log.
-    pub fn new(lane: Arc<Lane>, bytes_max: u64, linger: Duration, wal: &Wal<D>) -> Self {
-        let ladder = wal.ladder();
-        let next = ladder.acked.0.next();
-        let behind = next <= ladder.durable.0;
+    /// Starts with what an earlier run left in the log for this sink.
+    pub fn new(
+        lane: Arc<Lane>,
+        bytes_max: u64,
+        linger: Duration,
+        sink: usize,
+        wal: &Wal<D>,
+    ) -> Self {
+        assert!(bytes_max > 0);
+        let (acked, durable) = (wal.acked(sink), wal.ladder().durable.0);
+        let at = |acked: Seq| Behind { next: acked.next(), place: None, charge: 0 };
+        let unmet = (acked.all < durable).then(|| at(acked.all));
+        let behind =
+            acked.behind.iter().map(|(tenant, acked)| (tenant.as_str().into(), at(*acked)));
         Handoff {
             lane,
-            credit: Credit::new(bytes_max),
+            bytes_max,
+            out: BTreeMap::new(),
+            out_bytes: 0,
+            tenants: HashMap::new(),
             under_way: 0,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             linger,
             sent_at: None,
             collected_at: None,
-            way: if behind { Way::Log(Backlog::new(next, None)) } else { Way::Memory },
+            behind: behind.collect(),
+            unmet,
+            backlog: None,
+            reading: false,
+            place: None,
+            recovered: durable,
+            acked_max: acked.all,
+            acked_at: None,
         }
     }
 
     /// Frames just made durable. Those that the credit has no room for are read back later.
-    pub fn durable(&mut self, frames: Vec<Durable>, now: Instant) {
-        self.collect(frames.iter().any(|frame| frame.sourced), now);
-        for frame in frames {
-            let Way::Memory = self.way else { return };
-            let idle = self.credit.out() + self.waiting_bytes == 0;
-            if idle || self.credit.allows(self.waiting_bytes + frame.body.len() as u64) {
-                self.enqueue(frame);
+    pub fn durable(&mut self, frames: &[Fresh], now: Instant) {
+        self.collect(frames.iter().any(|fresh| fresh.sourced), now);
+        for Fresh { frame, place, .. } in frames {
+            let before = self.place.replace(*place);
+            if self.unmet.is_some() || self.behind.contains_key(&frame.tenant) {
+                continue;
+            }
+            if self.allows(frame) {
+                self.enqueue(frame.clone());
             } else {
-                self.way = Way::Log(Backlog::new(frame.seq, None));
+                let (next, charge) = (frame.seq, self.charge(frame));
+                let behind = Behind { next, place: before, charge };
+                self.behind.insert(frame.tenant.clone(), behind);
             }
         }
     }
@@ -187,73 +274,185 @@ impl<D: Disk> Handoff<D> {
         (!left.is_zero() && self.waiting_bytes < COLLECTED_BYTES_MAX).then_some(left)
     }
 
-    fn enqueue(&mut self, frame: Durable) {
-        let frame = Frame::of(frame);
+    /// What a frame takes of the credit: as many as fit are no more than the rings hold.
+    fn charge(&self, frame: &Frame) -> u64 {
+        frame.bytes().max(self.bytes_max / FRAMES_MAX as u64)
+    }
+
+    fn left(&self) -> u64 {
+        self.bytes_max.saturating_sub(self.out_bytes)
+    }
+
+    fn out_of(&self, tenant: &str) -> u64 {
+        self.tenants.get(tenant).copied().unwrap_or(0)
+    }
+
+    fn allows(&self, frame: &Frame) -> bool {
+        self.has_room(&frame.tenant, self.charge(frame))
+    }
+
+    fn has_room(&self, tenant: &str, charge: u64) -> bool {
+        let out = self.out_of(tenant);
+        let mut others = self.tenants.keys().chain(self.behind.keys());
+        let alone = self.unmet.is_none() && others.all(|other| **other == *tenant);
+        let room = if alone { self.left() } else { self.left().saturating_sub(out) };
+        self.out.len() < FRAMES_MAX && (out == 0 || charge <= room)
+    }
+
+    fn enqueue(&mut self, frame: Frame) {
+        let charge = self.charge(&frame);
+        self.out_bytes += charge;
+        *self.tenants.entry(frame.tenant.clone()).or_default() += charge;
+        self.out.insert(frame.seq, Out { tenant: frame.tenant.clone(), charge });
         self.waiting_bytes += frame.bytes();
         self.waiting.push_back(frame);
     }
 
-    /// Hands over what the credit allows.
+    /// Hands over what waits.
     pub fn send(&mut self, wal: &Wal<D>, now: Instant) {
         if !self.waiting.is_empty() {
             self.sent_at = Some(now);
         }
-        while let Some(bytes) = self.waiting.front().map(Frame::bytes)
-            && self.credit.allows(bytes)
-            && self.under_way < FRAMES_MAX
-        {
-            let frame = self.waiting.pop_front().expect("just seen");
-            self.waiting_bytes -= bytes;
-            self.credit.take(bytes);
+        self.waiting_bytes = 0;
+        for frame in self.waiting.drain(..) {
             self.under_way += 1;
             wal.sent(frame.seq);
-            self.lane.frames.push(frame).expect("no more are under way than the ring holds");
+            self.lane.frames.push(frame).expect("no more are out than the ring holds");
         }
     }
 
-    /// Whether it is time to read back, and how much: not for every ack, but when half of the
-    /// credit is free.
-    pub fn start_read(&mut self) -> Option<(Backlog<D>, usize)> {
-        if !self.waiting.is_empty() || self.credit.left() < self.credit.out() {
+    /// Whom it is time to read back for, if anyone: not for every ack, but when a tenant has acked half
+    /// of what it may have; where the reader goes to, and how much it reads.
+    pub fn start_read(&mut self, now: Instant) -> Option<(Backlog<D>, usize)> {
+        if self.reading || !self.waiting.is_empty() || self.out.len() >= FRAMES_MAX / 2 {
             return None;
         }
-        match std::mem::replace(&mut self.way, Way::Reading) {
-            Way::Log(backlog) => {
-                let bytes = self.credit.left().clamp(1, READ_BYTES_MAX);
-                Some((backlog, usize::try_from(bytes).expect("clamped")))
+        let left = self.left();
+        let wants = |(tenant, at): &(&Arc<str>, &Behind)| {
+            let out = self.out_of(tenant);
+            // What it stands at is taken then: no read is for nothing.
+            out == 0 || (out <= left && self.has_room(tenant, at.charge))
+        };
+        let behind = self.behind.iter().filter(wants).map(|(_, at)| *at);
+        // Whom nobody has met may be well, though those who were met stand still.
+        let still = self.acked_at.is_some_and(|at| now.duration_since(at) >= STILL_TIME);
+        let unmet = self.unmet.filter(|_| still || self.out_bytes <= left);
+        let Behind { next, place, .. } = behind.chain(unmet).min_by_key(|at| at.next)?;
+        self.acked_at.get_or_insert(now);
+        self.reading = true;
+        let backlog = match self.backlog.take() {
+            None => Backlog::new(next, place),
+            Some(mut backlog) => {
+                backlog.seek(next, place);
+                backlog
             }
-            other => {
-                self.way = other;
-                None
-            }
-        }
+        };
+        let bytes = left.clamp(1, READ_BYTES_MAX);
+        Some((backlog, usize::try_from(bytes).expect("clamped")))
     }
 
-    /// What was read. Without a backlog the way from memory is open again: nothing durable may be
-    /// left in the log, and nothing awaited since that was seen.
-    pub fn finish_read(&mut self, frames: Vec<Durable>, backlog: Option<Backlog<D>>) {
+    /// What was read from `from` on. Who has seen everything that is durable has caught up, and gets
+    /// what follows from memory again: nothing is awaited between that and the next [`Handoff::durable`].
+    pub fn finish_read(
+        &mut self,
+        from: Seq,
+        frames: Vec<Durable>,
+        backlog: Backlog<D>,
+        durable: Seq,
+    ) {
         self.collected_at = None;
-        frames.into_iter().for_each(|frame| self.enqueue(frame));
-        self.way = backlog.map_or(Way::Memory, Way::Log);
+        let mut refused: Vec<Arc<str>> = Vec::new();
+        let mut before = None;
+        for durable in frames {
+            let here = Some(durable.place);
+            let earlier_run = durable.seq <= self.recovered;
+            let frame = Frame { earlier_run, ..Frame::of(durable) };
+            let known = self.behind.get(&frame.tenant).copied().or(self.unmet);
+            // Who stands before what was read has not seen it: it is not its turn.
+            if known.is_some_and(|at| (from..=frame.seq).contains(&at.next)) {
+                let taken = !refused.contains(&frame.tenant) && self.allows(&frame);
+                if taken {
+                    let at = Behind { next: frame.seq.next(), place: here, charge: 0 };
+                    self.behind.insert(frame.tenant.clone(), at);
+                    self.enqueue(frame);
+                } else if !refused.contains(&frame.tenant) {
+                    let charge = self.charge(&frame);
+                    let at = Behind { next: frame.seq, place: before, charge };
+                    self.behind.insert(frame.tenant.clone(), at);
+                    refused.push(frame.tenant);
+                }
+            }
+            before = here;
+        }
+        let (next, place) = (backlog.next(), backlog.place());
+        let saw_all = |at: &mut Behind| {
+            if at.next >= from && at.next < next {
+                *at = Behind { next, place, charge: 0 };
+            }
+        };
+        let moved = self.behind.iter_mut().filter(|(tenant, _)| !refused.contains(tenant));
+        moved.for_each(|(_, at)| saw_all(at));
+        self.unmet.as_mut().map(saw_all);
+        self.unmet = self.unmet.filter(|at| at.next <= durable);
+        if self.unmet.is_none() {
+            self.behind.retain(|_, at| at.next <= durable);
+        }
+        self.backlog = Some(backlog);
+        self.reading = false;
+    }
+
+    /// The reader, where nobody needs it any more: to be closed.
+    pub fn idle_backlog(&mut self) -> Option<Backlog<D>> {
+        let needed = self.unmet.is_some() || !self.behind.is_empty();
+        if needed { None } else { self.backlog.take() }
     }
 
     pub fn next_ack(&mut self) -> Option<Ack> {
-        let ack = self.lane.acks.pop()?;
-        let (frames, bytes) = match &ack {
-            Ack::Delivered { frames, bytes, .. } => (*frames, *bytes),
-            Ack::Rejected { frame, .. } => (1, frame.bytes()),
-        };
-        self.under_way -= frames;
-        self.credit.give_back(bytes);
+        let ack = self.lane.next_ack()?;
+        self.under_way -= ack.seqs.len();
         Some(ack)
+    }
+
+    /// These frames are delivered, or stand in the dead-letter queue.
+    pub fn settled(&mut self, seqs: &[Seq], now: Instant) {
+        for seq in seqs {
+            let Out { tenant, charge } =
+                self.out.remove(seq).expect("acked once, and it went over");
+            self.out_bytes -= charge;
+            let left = self.tenants.get_mut(&tenant).expect("it has something out");
+            *left -= charge;
+            if *left == 0 {
+                self.tenants.remove(&tenant);
+            }
+            self.acked_max = self.acked_max.max(*seq);
+        }
+        self.acked_at = Some(now);
+    }
+
+    /// How far the sink is now.
+    #[must_use]
+    pub fn acked(&self) -> Acked {
+        let unmet = self.unmet.map(|at| at.next.previous());
+        let all = unmet.map_or(self.acked_max, |unmet| unmet.min(self.acked_max));
+        let mut behind = BTreeMap::new();
+        let out = self.out.iter().map(|(seq, out)| (&out.tenant, *seq));
+        let read_back = self.behind.iter().map(|(tenant, at)| (tenant, at.next));
+        for (tenant, next) in out.chain(read_back) {
+            let acked = next.previous();
+            if acked < all {
+                let known = behind.entry(tenant.to_string()).or_insert(acked);
+                *known = acked.min(*known);
+            }
+        }
+        Acked { all, behind }
     }
 
     /// Before a wait: asks to be woken by acks where they are needed, which is where frames wait for
     /// credit, or half of it is out, or `draining`. False where one is there already.
     #[must_use]
     pub fn await_acks(&self, draining: bool) -> bool {
-        let room = matches!(self.way, Way::Memory) && self.waiting.is_empty();
-        let needed = draining || !room || self.credit.left() < self.credit.out();
+        let room = self.unmet.is_none() && self.behind.is_empty() && self.waiting.is_empty();
+        let needed = draining || !room || self.left() < self.out_bytes;
         self.lane.awaited.store(needed, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         !needed || self.lane.acks.is_empty()
@@ -262,7 +461,7 @@ impl<D: Disk> Handoff<D> {
     /// Everything durable was handed over and is acked.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        matches!(self.way, Way::Memory) && self.waiting.is_empty() && self.under_way == 0
+        self.unmet.is_none() && self.behind.is_empty() && self.out.is_empty()
     }
 }
 
@@ -275,6 +474,7 @@ mod tests {
     use io::wal::{self, Committed, Sealed};
 
     const LINGER: Duration = Duration::from_millis(50);
+    const CREDIT: u64 = 64 << 10;
 
     struct Bed {
         wal: Wal<SimDisk>,
@@ -284,40 +484,49 @@ mod tests {
     }
 
     impl Bed {
-        fn new(linger: Duration) -> Bed {
+        fn new(linger: Duration, credit: u64) -> Bed {
+            Bed::on(SimDisk::default(), linger, credit)
+        }
+
+        fn on(disk: SimDisk, linger: Duration, credit: u64) -> Bed {
             let options = wal::Options {
                 owner: 0,
-                sink: "loki".into(),
+                sinks: vec!["loki".into()],
                 segment_bytes: 256 * BLOCK_BYTES as u64,
-                bytes_max: 2048 * BLOCK_BYTES as u64,
+                bytes_max: 4096 * BLOCK_BYTES as u64,
                 group_bytes_max: 256 * BLOCK_BYTES,
             };
-            let (wal, _) = block_on(Wal::open(SimDisk::default(), options)).unwrap();
+            let (wal, _) = block_on(Wal::open(disk, options)).unwrap();
             let lane = Arc::new(Lane::new(Arc::default(), Arc::default()));
-            let handoff = Handoff::new(lane.clone(), 8 << 20, linger, &wal);
+            let handoff = Handoff::new(lane.clone(), credit, linger, 0, &wal);
             Bed { wal, handoff, lane, start: Instant::now() }
+        }
+
+        fn commit(&mut self, tenant: &str, bytes: usize) -> Vec<Fresh> {
+            let sealed = Sealed {
+                meta: tenant.into(),
+                tag_len: u16::try_from(tenant.len()).unwrap(),
+                body: vec![7; bytes],
+                raw_len: 1,
+                entries: 1,
+                stream: 0,
+                oldest_arrival_ns: 1,
+                oldest_stamp_ns: 1,
+            };
+            self.wal.append(sealed).unwrap();
+            let Committed::Durable(frames) = block_on(self.wal.commit()).unwrap() else {
+                panic!("nothing was committed")
+            };
+            frames.into_iter().map(Fresh::of).collect()
         }
 
         /// A frame becomes durable at this time, in milliseconds, pushed or from a file; gives how many
         /// have gone over by then.
         fn durable(&mut self, at_ms: u64, bytes: usize, sourced: bool) -> usize {
             let now = self.start + Duration::from_millis(at_ms);
-            let body = vec![7; bytes];
-            let sealed = Sealed {
-                meta: Vec::new(),
-                tag_len: 0,
-                body,
-                raw_len: 1,
-                entries: 1,
-                stream: 0,
-                oldest_arrival_ns: 1,
-            };
-            self.wal.append(sealed).unwrap();
-            let Committed::Durable(mut frames) = block_on(self.wal.commit()).unwrap() else {
-                panic!("nothing was committed")
-            };
+            let mut frames = self.commit("", bytes);
             frames[0].sourced = sourced;
-            self.handoff.durable(frames, now);
+            self.handoff.durable(&frames, now);
             self.look(at_ms)
         }
 
@@ -328,11 +537,35 @@ mod tests {
             }
             std::iter::from_fn(|| self.lane.frames.pop()).count()
         }
+
+        /// Hands over what may go, reading back where that is due.
+        fn over(&mut self) -> Vec<Frame> {
+            let mut over = Vec::new();
+            loop {
+                self.handoff.send(&self.wal, self.start);
+                over.extend(std::iter::from_fn(|| self.lane.frames.pop()));
+                let Some((mut backlog, bytes)) = self.handoff.start_read(self.start) else {
+                    return over;
+                };
+                let from = backlog.next();
+                let read = block_on(backlog.read(&self.wal, bytes)).unwrap();
+                let durable = self.wal.ladder().durable.0;
+                self.handoff.finish_read(from, read.frames, backlog, durable);
+            }
+        }
+
+        fn ack(&mut self, frames: &[Frame]) {
+            let seqs: Vec<Seq> = frames.iter().map(|frame| frame.seq).collect();
+            self.lane.ack(Ack { seqs: seqs.clone(), rejected: Vec::new() });
+            assert_eq!(self.handoff.next_ack().unwrap().seqs, seqs);
+            self.handoff.settled(&seqs, self.start);
+            self.wal.ack(0, self.handoff.acked());
+        }
     }
 
     #[test]
     fn pushed_lines_are_collected_after_the_first_that_came_after_a_rest() {
-        let mut bed = Bed::new(LINGER);
+        let mut bed = Bed::new(LINGER, 8 << 20);
         assert_eq!(bed.durable(0, 100, false), 1);
         for at_ms in [1, 20, 49] {
             assert_eq!(bed.durable(at_ms, 100, false), 0, "{at_ms}");
@@ -345,13 +578,88 @@ mod tests {
 
     #[test]
     fn what_is_much_or_comes_from_files_takes_all_along_at_once() {
-        let mut bed = Bed::new(LINGER);
+        let mut bed = Bed::new(LINGER, 8 << 20);
         assert_eq!(bed.durable(0, 100, false), 1);
         assert_eq!(bed.durable(1, 100, false), 0);
         assert_eq!(bed.durable(2, 100, true), 2);
         assert_eq!(bed.durable(3, 200 << 10, false), 0);
         assert_eq!(bed.durable(4, 100 << 10, false), 2);
-        let mut bed = Bed::new(Duration::ZERO);
+        let mut bed = Bed::new(Duration::ZERO, 8 << 20);
         assert!((0..5).all(|at_ms| bed.durable(at_ms, 100, false) == 1));
+    }
+
+    #[test]
+    fn a_tenant_that_stands_still_leaves_room_to_the_others_and_goes_on_where_it_was() {
+        let mut bed = Bed::new(Duration::ZERO, CREDIT);
+        let (mut stuck, mut seqs) = (Vec::new(), BTreeMap::<Arc<str>, Vec<Seq>>::new());
+        for round in 0..100_u64 {
+            for tenant in ["stuck", "sick", "well"] {
+                let frames = bed.commit(tenant, 3000);
+                bed.handoff.durable(&frames, bed.start);
+            }
+            for frame in bed.over() {
+                seqs.entry(frame.tenant.clone()).or_default().push(frame.seq);
+                if &*frame.tenant == "well" {
+                    bed.ack(&[frame]);
+                } else {
+                    stuck.push(frame);
+                }
+            }
+            assert_eq!(seqs["well"].len() as u64, round + 1, "it never waits");
+        }
+        let bytes: u64 = stuck.iter().map(Frame::bytes).sum();
+        assert!(bytes <= CREDIT, "{bytes} bytes are held for who stands still");
+        let acked = bed.wal.acked(0);
+        assert_eq!(acked.all, Seq(300));
+        assert_eq!(
+            (acked.of("stuck"), acked.of("sick"), acked.of("well")),
+            (Seq(0), Seq(1), Seq(300))
+        );
+        // Now it is well again.
+        while !stuck.is_empty() {
+            bed.ack(&std::mem::take(&mut stuck));
+            for frame in bed.over() {
+                seqs.get_mut(&frame.tenant).unwrap().push(frame.seq);
+                stuck.push(frame);
+            }
+        }
+        for (tenant, seqs) in seqs {
+            assert_eq!(seqs.len(), 100, "{tenant}");
+            assert!(seqs.is_sorted_by(|a, b| a < b), "{tenant} keeps its order");
+        }
+        assert!(bed.handoff.is_done());
+        assert_eq!(bed.wal.acked(0), Acked::up_to(Seq(300)));
+    }
+
+    #[test]
+    fn after_a_restart_each_tenant_goes_on_where_it_was() {
+        let disk = SimDisk::default();
+        let mut bed = Bed::on(disk.clone(), Duration::ZERO, CREDIT);
+        for _ in 0..50 {
+            for tenant in ["stuck", "well"] {
+                let frames = bed.commit(tenant, 3000);
+                bed.handoff.durable(&frames, bed.start);
+            }
+            let over = bed.over();
+            let well: Vec<Frame> =
+                over.into_iter().filter(|frame| &*frame.tenant == "well").collect();
+            bed.ack(&well);
+        }
+        block_on(bed.wal.checkpoint()).unwrap();
+        drop(bed);
+        let mut bed = Bed::on(disk, Duration::ZERO, CREDIT);
+        let frames = bed.commit("new", 10);
+        bed.handoff.durable(&frames, bed.start);
+        let mut seen: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+        loop {
+            let over = bed.over();
+            if over.is_empty() {
+                break;
+            }
+            over.iter().for_each(|frame| *seen.entry(frame.tenant.clone()).or_default() += 1);
+            bed.ack(&over);
+        }
+        assert_eq!(seen, BTreeMap::from([("stuck".into(), 50), ("new".into(), 1)]));
+        assert!(bed.handoff.is_done());
     }
 }

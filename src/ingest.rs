@@ -13,21 +13,25 @@
 //! Each pushes back on the one before: no credit, frames stay in the log only; no room in the log,
 //! nothing is appended; nothing is appended, no file is read.
 
+use crate::alone;
 use crate::batch::Batch;
-use crate::handoff::{Ack, Handoff, Lane};
+use crate::desk::Slot;
+use crate::dlq::DlqError;
+use crate::handoff::{Fresh, Handoff, Lane};
 use crate::intake::Intake;
-use crate::park;
+use crate::letters::{self, Letters};
 use crate::source::{self, Follow, Sources, Start, Taken};
-use crate::stream::Streams;
+use crate::stream::{StreamId, Streams};
+use io::disk::DiskError;
 use io::format::{Cursor, Seq};
 use io::tail::{FileId, Identity};
 use io::uring::UringDisk;
-use io::wal::{self, Backlog, Committed, Gap, Recovered, Sealed, Wal, WalError};
+use io::wal::{self, Committed, Gap, Recovered, Sealed, Wal, WalError};
 use perf::metrics;
 use shards::bell::{Bell, LocalBell};
 use shards::ring::Ring;
 use shards::stop::{Phase, Stop};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,14 +45,21 @@ pub struct Options {
     pub wal: wal::Options,
     pub commit_interval: Duration,
     pub ring_bytes_max: u64,
-    /// How long pushed lines are collected before they go over to egress.
-    pub linger: Duration,
     /// A batch is sealed when it holds this much.
     pub frame_raw_bytes: usize,
-    pub tenant: String,
+    pub alone: alone::Limits,
     pub sources: source::Options,
     pub policies: Vec<source::LinePolicy>,
-    pub park: park::Options,
+    /// In the order of [`wal::Options::sinks`].
+    pub routes: Vec<RouteOptions>,
+}
+
+/// Of a shard to one sink.
+#[derive(Debug, Clone)]
+pub struct RouteOptions {
+    /// How long pushed lines are collected before they go over to egress.
+    pub linger: Duration,
+    pub letters: letters::Options,
 }
 
 /// What discovery tells a shard of its files.
@@ -62,6 +73,16 @@ pub enum FileEvent {
     Forget(Identity),
 }
 
+/// What a shard shares with the egress of one sink, and with the API.
+#[derive(Clone)]
+pub struct SinkLinks {
+    pub lane: Arc<Lane>,
+    /// For what the dead-letter queue sends again.
+    pub replays: Arc<Lane>,
+    pub slot: Arc<Slot>,
+    pub counts: metrics::Sink,
+}
+
 /// What a shard shares with other threads: rings and bells.
 #[derive(Clone)]
 pub struct Links {
@@ -69,8 +90,8 @@ pub struct Links {
     pub events: Arc<Ring<FileEvent>>,
     /// Heard by [`Shard::read`].
     pub source_bell: Arc<Bell>,
-    /// To and from egress; its acks ring `ack_bell`.
-    pub lane: Arc<Lane>,
+    /// To and from each sink; their acks ring `ack_bell`.
+    pub sinks: Vec<SinkLinks>,
     /// Heard by [`Shard::deliver`].
     pub ack_bell: Arc<Bell>,
     pub stop: Stop,
@@ -90,7 +111,8 @@ struct Shard {
     options: Options,
     links: Links,
     wal: Wal<UringDisk>,
-    handoff: RefCell<Handoff<UringDisk>>,
+    /// To each sink.
+    routes: Vec<Route>,
     intake: Rc<Intake>,
     /// Rung when something was pushed, appended, committed, acked or removed.
     moved: Rc<LocalBell>,
@@ -103,6 +125,39 @@ struct Shard {
     adopted: Cell<bool>,
 }
 
+/// The way to one sink and back.
+struct Route {
+    handoff: RefCell<Handoff<UringDisk>>,
+    letters: Letters,
+}
+
+/// Why a shard did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error(transparent)]
+    Dlq(#[from] DlqError),
+}
+
+impl ShardError {
+    /// A format that this program cannot read: the operator has to choose.
+    #[must_use]
+    pub fn is_format(&self) -> bool {
+        matches!(
+            self,
+            ShardError::Wal(WalError::Format { .. })
+                | ShardError::Dlq(DlqError::Wal(WalError::Format { .. }))
+        )
+    }
+}
+
+impl From<DiskError> for ShardError {
+    fn from(error: DiskError) -> ShardError {
+        ShardError::Wal(error.into())
+    }
+}
+
 /// Runs one shard from recovery to its end. `recovered` is called once, with what was found. What
 /// is pushed comes by `intake`, which is closed when nothing more will.
 pub async fn run(
@@ -110,18 +165,25 @@ pub async fn run(
     links: Links,
     intake: Rc<Intake>,
     recovered: impl FnOnce(Recovered),
-) -> Result<(), WalError> {
+) -> Result<(), ShardError> {
     let disk = UringDisk::open(&options.dir, &options.quarantine).await?;
     let (wal, found) = Wal::open(disk, options.wal.clone()).await?;
     report(options.number, &found);
-    let handoff = Handoff::new(links.lane.clone(), options.ring_bytes_max, options.linger, &wal);
+    let mut routes = Vec::new();
+    for (sink, (links, route)) in links.sinks.iter().zip(&options.routes).enumerate() {
+        let SinkLinks { lane, replays, slot, counts } = links.clone();
+        let handoff = Handoff::new(lane, options.ring_bytes_max, route.linger, sink, &wal);
+        let letters = Letters::open(route.letters.clone(), replays, slot, counts).await?;
+        routes.push(Route { handoff: RefCell::new(handoff), letters });
+    }
     recovered(found);
+    intake.set_acked(wal.ladder().acked.0);
     intake.open();
     let shard = Rc::new(Shard {
         options,
         links,
         wal,
-        handoff: RefCell::new(handoff),
+        routes,
         moved: intake.moved(),
         intake,
         sealed: Cell::new(false),
@@ -137,7 +199,8 @@ pub async fn run(
         commit.await?;
         std::future::pending().await
     })
-    .await;
+    .await
+    .map_err(ShardError::from);
     read.cancel();
     sweeper.cancel().await;
     ended
@@ -150,20 +213,29 @@ impl Shard {
         let mut streams = Streams::default();
         let mut batch = Batch::default();
         let mut buffer = Vec::new();
+        // Where the batch is of one stream that travels alone.
+        let mut apart: Option<StreamId> = None;
         while self.links.stop.phase() == Phase::Running {
             self.take_events(&mut sources, &mut streams);
             if let Some(file) = sources.next_turn() {
+                let stream = sources.stream(file);
+                let acked = self.wal.ladder().acked.0;
+                let alone = streams.get(stream).standing.travels_alone(acked).then_some(stream);
+                if alone != apart {
+                    self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
+                    apart = alone;
+                }
                 self.read_chunk(file, &mut sources, &mut streams, &mut batch, &mut buffer).await;
                 if batch.raw_bytes() >= self.options.frame_raw_bytes {
-                    self.seal_and_append(&mut batch, &mut sources, &streams).await;
+                    self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
                 }
                 glommio::yield_if_needed().await;
             } else {
-                self.seal_and_append(&mut batch, &mut sources, &streams).await;
+                self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
                 self.links.source_bell.wait().await;
             }
         }
-        self.seal_and_append(&mut batch, &mut sources, &streams).await;
+        self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
         self.intake.close();
         self.sealed.set(true);
         self.moved.ring();
@@ -256,26 +328,36 @@ impl Shard {
         let more = source::goes_on(&opened, offset, read, wanted);
         let chunk = &buffer[..read];
         let now_ns = perf::clock::unix_ns();
-        let mut lines = batch.lines(streams.get_mut(sources.stream(file)), now_ns);
+        let stream = sources.stream(file);
+        let mut lines = batch.lines(streams.get_mut(stream), now_ns);
         let mut taken = sources.take(file, chunk, more, &mut lines);
         let rest = &chunk[usize::try_from(taken.bytes).expect("of the chunk")..];
         if !more && !rest.is_empty() && sources.partial_is_due(file) {
             taken += sources.take_partial(file, rest, &mut lines);
         }
         drop(lines);
+        let standing = &streams.get(stream).standing;
+        standing.came(taken.bytes, (now_ns, now_ns), now_ns, &self.options.alone);
         self.count(&taken);
     }
 
     /// What was batched becomes a frame, with the cursors behind its lines inside, and goes into the
     /// log. Waits while the log has no room.
-    async fn seal_and_append(&self, batch: &mut Batch, sources: &mut Sources, streams: &Streams) {
+    async fn seal_and_append(
+        &self,
+        batch: &mut Batch,
+        sources: &mut Sources,
+        streams: &Streams,
+        apart: Option<StreamId>,
+    ) {
         if batch.is_empty() {
             return;
         }
-        let mut meta = self.options.tenant.clone().into_bytes();
-        let tag_len = u16::try_from(meta.len()).expect("checked with the configuration");
+        // No tag: the tenant of each sink.
+        let mut meta = Vec::new();
         sources.seal_cursors(&mut meta, |stream| streams.get(stream).last_ns());
-        let sealed = batch.seal(meta, tag_len);
+        let standing = apart.map(|stream| &streams.get(stream).standing);
+        let sealed = batch.seal(meta, 0, standing.map_or(0, |standing| standing.key));
         self.links.counts.frames.inc();
         self.links.counts.frame_raw_bytes.inc_by(sealed.raw_len.into());
         self.links.counts.frame_body_bytes.inc_by(sealed.body.len() as u64);
@@ -291,7 +373,12 @@ impl Shard {
                     return None;
                 }
                 match self.wal.append(sealed.take()?) {
-                    Ok(_) => Some(()),
+                    Ok(seq) => {
+                        if let Some(standing) = standing {
+                            standing.sealed(Some(seq));
+                        }
+                        Some(())
+                    }
                     Err(back) => {
                         sealed = Some(back);
                         self.say_full(&mut full, "the write-ahead log has used up its quota");
@@ -338,7 +425,9 @@ impl Shard {
                     self.links.counts.wal_full.set(0);
                     self.links.counts.commits.inc();
                     self.links.counts.commit_seconds.observe(started.elapsed().as_secs_f64());
-                    self.handoff.borrow_mut().durable(frames, Instant::now());
+                    let now = Instant::now();
+                    let fresh: Vec<Fresh> = frames.into_iter().map(Fresh::of).collect();
+                    self.routes().for_each(|mut handoff| handoff.durable(&fresh, now));
                     self.intake.full(false);
                     self.intake.committed(self.wal.ladder().durable.0);
                     self.links.ack_bell.ring();
@@ -377,12 +466,19 @@ impl Shard {
         appended
     }
 
+    fn routes(&self) -> impl Iterator<Item = RefMut<'_, Handoff<UringDisk>>> {
+        self.routes.iter().map(|route| route.handoff.borrow_mut())
+    }
+
     /// From durable to egress, and from ack to removed.
     async fn deliver(self: Rc<Self>) -> Result<(), WalError> {
         let mut checkpoint_at = Instant::now();
         loop {
-            while let Some(ack) = self.next_ack() {
-                self.settle(ack).await;
+            let draining = self.links.stop.phase() != Phase::Running;
+            let mut more = false;
+            for (sink, route) in self.routes.iter().enumerate() {
+                self.take_acks(sink, route).await;
+                more |= route.letters.turn(draining).await;
             }
             let due = checkpoint_at.elapsed() >= SWEEP_INTERVAL;
             if self.wal.can_trim() || due && (self.adopted.take() || self.wal.checkpoint_is_stale())
@@ -390,15 +486,18 @@ impl Shard {
                 self.checkpoint().await?;
                 checkpoint_at = Instant::now();
             }
-            let draining = self.links.stop.phase() != Phase::Running;
             let now = Instant::now();
-            let collects = self.handoff.borrow().collects_for(now).filter(|_| !draining);
-            if collects.is_none() {
-                self.handoff.borrow_mut().send(&self.wal, now);
+            let mut collects: Option<Duration> = None;
+            for mut handoff in self.routes() {
+                match handoff.collects_for(now).filter(|_| !draining) {
+                    None => handoff.send(&self.wal, now),
+                    Some(time) => collects = collects.into_iter().chain([time]).min(),
+                }
             }
-            let read_back = self.handoff.borrow_mut().start_read();
-            if let Some((backlog, bytes_max)) = read_back {
-                self.read_back(backlog, bytes_max).await?;
+            for route in &self.routes {
+                more |= self.read_back(route, now).await?;
+            }
+            if more {
                 continue;
             }
             let ladder = self.wal.ladder();
@@ -406,12 +505,14 @@ impl Shard {
             self.links.counts.wal_unacked_frames.set(i64::try_from(unacked).unwrap_or(i64::MAX));
             self.links.counts.wal_bytes.set(i64::try_from(self.wal.disk_bytes()).unwrap_or(0));
             let leaving = self.links.stop.phase() == Phase::Leaving;
-            let done = self.settled.get() && self.handoff.borrow().is_done();
+            let done = self.settled.get() && self.routes().all(|handoff| handoff.is_done());
             if done || leaving {
                 self.checkpoint().await?;
                 return Ok(());
             }
-            if self.handoff.borrow().await_acks(draining) {
+            // Each is asked, so that each knows.
+            let quiet = self.routes().map(|handoff| handoff.await_acks(draining));
+            if quiet.fold(true, |all, quiet| all & quiet) {
                 let rung = self.links.ack_bell.wait();
                 match collects {
                     Some(time) => {
@@ -423,45 +524,30 @@ impl Shard {
         }
     }
 
-    fn next_ack(&self) -> Option<Ack> {
-        self.handoff.borrow_mut().next_ack()
-    }
-
-    async fn settle(&self, ack: Ack) {
-        match ack {
-            Ack::Delivered { last, .. } => self.acked(last),
-            Ack::Rejected { frame, reason } => {
-                // It counts as acked when it stands elsewhere, and not before.
-                let mut frame = frame;
-                loop {
-                    let (options, why) = (self.options.park.clone(), reason.clone());
-                    let (back, parked) = glommio::executor()
-                        .spawn_blocking(move || {
-                            let parked = park::park(&options, &frame, &why);
-                            (frame, parked)
-                        })
-                        .await;
-                    frame = back;
-                    match parked {
-                        Ok(bytes) => {
-                            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-                            self.links.counts.parked_bytes.set(bytes);
-                            return self.acked(frame.seq);
-                        }
-                        Err(_) if self.links.stop.phase() != Phase::Running => return,
-                        Err(error) => {
-                            tracing::error!(%error, "a refused frame cannot be parked");
-                            glommio::timer::sleep(Duration::from_secs(5)).await;
-                        }
-                    }
-                }
+    /// What came back from one sink. What it refuses counts when it stands in the dead-letter queue,
+    /// and not before.
+    async fn take_acks(&self, sink: usize, route: &Route) {
+        let mut settled = Vec::new();
+        loop {
+            let ack = route.handoff.borrow_mut().next_ack();
+            let Some(ack) = ack else { break };
+            if ack.rejected.is_empty() {
+                settled.extend(ack.seqs);
+            } else {
+                route.letters.add(ack);
             }
         }
-    }
-
-    fn acked(&self, last: Seq) {
-        self.wal.ack(last);
-        self.moved.ring();
+        settled.extend(route.letters.store().await);
+        if !settled.is_empty() {
+            let acked = {
+                let mut handoff = route.handoff.borrow_mut();
+                handoff.settled(&settled, Instant::now());
+                handoff.acked()
+            };
+            self.wal.ack(sink, acked);
+            self.intake.set_acked(self.wal.ladder().acked.0);
+            self.moved.ring();
+        }
     }
 
     async fn checkpoint(&self) -> Result<(), WalError> {
@@ -478,11 +564,17 @@ impl Shard {
         Ok(())
     }
 
-    async fn read_back(
-        &self,
-        mut backlog: Backlog<UringDisk>,
-        bytes_max: usize,
-    ) -> Result<(), WalError> {
+    /// Reads back for one sink, where that is due; true where it did.
+    async fn read_back(&self, route: &Route, now: Instant) -> Result<bool, WalError> {
+        let started = route.handoff.borrow_mut().start_read(now);
+        let Some((mut backlog, bytes_max)) = started else {
+            let idle = route.handoff.borrow_mut().idle_backlog();
+            if let Some(mut backlog) = idle {
+                backlog.close(&self.wal).await?;
+            }
+            return Ok(false);
+        };
+        let from = backlog.next();
         let batch = loop {
             match backlog.read(&self.wal, bytes_max).await {
                 Err(WalError::Disk(error)) if error.is_full() => {
@@ -500,13 +592,9 @@ impl Shard {
             );
         }
         self.links.counts.backlog_frames.inc_by(batch.frames.len() as u64);
-        let caught_up = |backlog: &Backlog<_>| backlog.next() > self.wal.ladder().durable.0;
-        if caught_up(&backlog) {
-            backlog.close(&self.wal).await?;
-        }
-        let behind = !caught_up(&backlog);
-        self.handoff.borrow_mut().finish_read(batch.frames, behind.then_some(backlog));
-        Ok(())
+        let durable = self.wal.ladder().durable.0;
+        route.handoff.borrow_mut().finish_read(from, batch.frames, backlog, durable);
+        Ok(true)
     }
 
     async fn sweep_regularly(self: Rc<Self>) {

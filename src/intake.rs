@@ -1,6 +1,7 @@
 //! Where pushed lines wait for the next commit: what came while the last one was under way becomes
 //! one frame of each tenant, and one sync answers all its requests.
 
+use crate::alone::Standing;
 use crate::batch::Batch;
 use crate::block::{self, Block};
 use io::format::Seq;
@@ -55,18 +56,28 @@ enum Way {
     Refused,
 }
 
-/// What waits of one tenant, in the order in which it came.
+/// What waits of one tenant: of the streams that travel together, and of each that travels alone.
+#[derive(Default)]
+pub struct Tenant {
+    mixed: Pending,
+    alone: BTreeMap<u64, (Pending, Rc<Standing>)>,
+    bytes: usize,
+}
+
+/// Lines that go into the same frames, in the order in which they came.
 #[derive(Default)]
 pub struct Pending {
     blocks: Vec<Block>,
+    block_bytes: usize,
     batch: Batch,
     oldest_arrival_ns: Option<i64>,
+    oldest_stamp_ns: i64,
 }
 
 /// The lines pushed to one shard that are not in its log yet.
 pub struct Intake {
     options: Options,
-    tenants: RefCell<BTreeMap<String, Pending>>,
+    tenants: RefCell<BTreeMap<String, Tenant>>,
     /// Of all tenants: blocks as they are, lines before compression.
     bytes: Cell<usize>,
     /// Of what came since the last commit began.
@@ -82,6 +93,8 @@ pub struct Intake {
     /// Rung when there is room again.
     room: LocalBell,
     state: Cell<State>,
+    /// Up to here every sink has everything.
+    acked: Cell<Seq>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -118,6 +131,51 @@ impl Ticket {
     }
 }
 
+impl Tenant {
+    /// Puts lines of a stream where they belong; of streams that travel together, `alone` is none.
+    pub fn put<T>(
+        &mut self,
+        alone: Option<&Rc<Standing>>,
+        put: impl FnOnce(&mut Pending) -> T,
+    ) -> T {
+        let pending = match alone {
+            None => &mut self.mixed,
+            Some(standing) => {
+                standing.waits();
+                let new = || (Pending::default(), standing.clone());
+                &mut self.alone.entry(standing.key).or_insert_with(new).0
+            }
+        };
+        let before = pending.bytes();
+        let done = put(pending);
+        self.bytes = self.bytes + pending.bytes() - before;
+        done
+    }
+
+    /// Hands everything over as frames of `tenant`; false where one found no room.
+    pub fn seal(
+        &mut self,
+        tenant: &str,
+        frame_raw_bytes: usize,
+        mut append: impl FnMut(Sealed) -> Option<Seq>,
+    ) -> bool {
+        self.bytes = 0;
+        // Who travels alone now may have travelled with the others before.
+        let mixed = self.mixed.seal(tenant, 0, frame_raw_bytes);
+        let mut stored = mixed.into_iter().all(|frame| append(frame).is_some());
+        for (key, (mut pending, standing)) in std::mem::take(&mut self.alone) {
+            let mut last = None;
+            for frame in pending.seal(tenant, key, frame_raw_bytes) {
+                let seq = if stored { append(frame) } else { None };
+                stored &= seq.is_some();
+                last = seq.or(last);
+            }
+            standing.sealed(last);
+        }
+        stored
+    }
+}
+
 impl Pending {
     /// For lines, an element at a time; see [`Pending::cut`].
     pub fn batch(&mut self) -> &mut Batch {
@@ -134,15 +192,27 @@ impl Pending {
     /// Takes in a block as it came.
     pub fn add(&mut self, block: Block, arrival_ns: i64) {
         self.close_block();
-        self.arrived(arrival_ns);
-        self.blocks.push(block);
+        self.keep(block, arrival_ns);
     }
 
     fn close_block(&mut self) {
         if !self.batch.is_empty() {
-            self.arrived(self.batch.oldest_arrival_ns());
-            self.blocks.push(self.batch.compress());
+            let arrival_ns = self.batch.oldest_arrival_ns();
+            let block = self.batch.compress();
+            self.keep(block, arrival_ns);
         }
+    }
+
+    fn keep(&mut self, block: Block, arrival_ns: i64) {
+        let first = self.oldest_arrival_ns.is_none();
+        self.oldest_stamp_ns = if first {
+            block.oldest_stamp_ns
+        } else {
+            self.oldest_stamp_ns.min(block.oldest_stamp_ns)
+        };
+        self.arrived(arrival_ns);
+        self.block_bytes += block.body.len();
+        self.blocks.push(block);
     }
 
     fn arrived(&mut self, ns: i64) {
@@ -150,12 +220,13 @@ impl Pending {
     }
 
     fn bytes(&self) -> usize {
-        self.blocks.iter().map(|block| block.body.len()).sum::<usize>() + self.batch.raw_bytes()
+        self.block_bytes + self.batch.raw_bytes()
     }
 
     /// Everything, as frames of `tenant`.
-    fn seal(&mut self, tenant: &str, frame_raw_bytes: usize) -> Vec<Sealed> {
+    fn seal(&mut self, tenant: &str, stream: u64, frame_raw_bytes: usize) -> Vec<Sealed> {
         self.close_block();
+        self.block_bytes = 0;
         let Some(oldest_arrival_ns) = self.oldest_arrival_ns.take() else { return Vec::new() };
         let mut frames = Vec::new();
         let mut blocks = std::mem::take(&mut self.blocks).into_iter().peekable();
@@ -179,8 +250,9 @@ impl Pending {
                 body,
                 raw_len: u32::try_from(raw_bytes).expect("a frame is small"),
                 entries,
-                stream: 0,
+                stream,
                 oldest_arrival_ns,
+                oldest_stamp_ns: self.oldest_stamp_ns,
             });
         }
         frames
@@ -201,7 +273,18 @@ impl Intake {
             urgent: LocalBell::default(),
             room: LocalBell::default(),
             state: Cell::new(State::Starting),
+            acked: Cell::new(Seq::NONE),
         }
+    }
+
+    /// Every sink has everything up to here.
+    pub fn set_acked(&self, acked: Seq) {
+        self.acked.set(acked);
+    }
+
+    #[must_use]
+    pub fn acked(&self) -> Seq {
+        self.acked.get()
     }
 
     /// Rung when something came.
@@ -266,15 +349,15 @@ impl Intake {
     }
 
     /// Takes lines of `tenant` in: `put` appends them. The ticket tells when they are durable.
-    pub fn take<T>(&self, tenant: &str, put: impl FnOnce(&mut Pending) -> T) -> (T, Ticket) {
+    pub fn take<T>(&self, tenant: &str, put: impl FnOnce(&mut Tenant) -> T) -> (T, Ticket) {
         let mut tenants = self.tenants.borrow_mut();
         if !tenants.contains_key(tenant) {
-            tenants.insert(tenant.to_owned(), Pending::default());
+            tenants.insert(tenant.to_owned(), Tenant::default());
         }
-        let pending = tenants.get_mut(tenant).expect("just made where there was none");
-        let before = pending.bytes();
-        let done = put(pending);
-        self.bytes.set(self.bytes.get() + pending.bytes() - before);
+        let tenant = tenants.get_mut(tenant).expect("just made where there was none");
+        let before = tenant.bytes;
+        let done = put(tenant);
+        self.bytes.set(self.bytes.get() + tenant.bytes - before);
         self.moved.ring();
         (done, self.ticket.borrow().clone())
     }
@@ -286,20 +369,17 @@ impl Intake {
             return 0;
         }
         let ticket = self.ticket.replace(Ticket::new());
-        let mut way = Way::Refused;
+        let mut last = None;
         let mut tenants = self.tenants.borrow_mut();
-        'all: for (tenant, pending) in tenants.iter_mut() {
-            for frame in pending.seal(tenant, self.options.frame_raw_bytes) {
-                match append(frame) {
-                    Ok(seq) => way = Way::Appended(seq),
-                    Err(_) => {
-                        // Whoever pushed it is told, and has it still.
-                        way = Way::Refused;
-                        break 'all;
-                    }
-                }
-            }
+        // Whoever pushed what finds no room is told, and has it still.
+        let mut stored = true;
+        for (tenant, pending) in tenants.iter_mut() {
+            stored &= pending.seal(tenant, self.options.frame_raw_bytes, |frame| {
+                last = if stored { append(frame).ok() } else { None };
+                last
+            });
         }
+        let way = last.filter(|_| stored).map_or(Way::Refused, Way::Appended);
         if way == Way::Refused || tenants.len() > TENANTS_KEPT_MAX {
             tenants.clear();
         }
@@ -380,7 +460,7 @@ mod tests {
             pending.batch().element("{a=\"1\"}", 7).push(1, line, &[]);
             pending.cut(OPTIONS.block_raw_bytes);
         };
-        intake.take(tenant, put).1
+        intake.take(tenant, |tenant| tenant.put(None, put)).1
     }
 
     /// Seals, and gives the frames: tenant, entries, lines.
@@ -403,8 +483,8 @@ mod tests {
         put(&intake, "b", b"first");
         put(&intake, "a", b"other");
         let body = snap::raw::Encoder::new().compress_vec(b"as it came").unwrap();
-        let block = Block { body, raw_len: 10, entries: 3 };
-        intake.take("b", |pending| pending.add(block, 9));
+        let block = Block { body, raw_len: 10, entries: 3, oldest_stamp_ns: 2 };
+        intake.take("b", |tenant| tenant.put(None, |pending| pending.add(block, 9)));
         put(&intake, "b", b"last");
         let frames = seal(&intake);
         let [(a, 1, _), (b, 5, raw)] = &frames[..] else { panic!("{frames:?}") };
@@ -466,8 +546,8 @@ mod tests {
         let room = || block_on(poll_once(intake.room(soon())));
         assert_eq!(room(), Some(Ok(())));
         for _ in 0..200 {
-            let block = Block { body: vec![0; 1000], raw_len: 1, entries: 1 };
-            intake.take("", |pending| pending.add(block, 1));
+            let block = Block { body: vec![0; 1000], raw_len: 1, entries: 1, oldest_stamp_ns: 1 };
+            intake.take("", |tenant| tenant.put(None, |pending| pending.add(block, 1)));
         }
         assert_eq!(room(), None);
         intake.seal(|_| Ok(Seq(1)));

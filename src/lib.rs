@@ -11,6 +11,7 @@ pub mod source;
 
 pub mod receive;
 
+pub mod alone;
 pub mod stream;
 
 pub mod batch;
@@ -24,12 +25,24 @@ pub mod handoff;
 
 pub mod egress;
 
+pub mod track;
+
+pub mod part;
+
 pub mod push;
+
 pub mod verdict;
 
-pub mod park;
+pub mod breaker;
+
+pub mod letters;
+
+pub mod desk;
+
+pub mod dlq;
 
 pub mod appliance;
 pub mod options;
+pub mod panel;
 pub mod server;
 pub mod systemd;

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use config::Config;
 use log_capturer::appliance;
+use log_capturer::dlq::command as dlq;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,6 +42,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// What Loki refused for good: look at it, send it again, remove it.
+    #[command(subcommand)]
+    Dlq(dlq::Command),
     /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
     Demo {
         /// How long lines are written.
@@ -59,7 +63,15 @@ enum Command {
 const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        // What these commands are given wrongly is one kind of mistake, wherever it is noticed.
+        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|first| first == "dlq") {
+            let _ = error.print();
+            std::process::exit(EXIT_CONFIG.into());
+        }
+        error.exit()
+    });
+    match cli.command {
         Command::Run { config: Some(file), .. } => with(config::load(&file), run),
         Command::Run { loki, data_dir, paths, .. } => {
             let url = loki.expect("clap requires it where there is no file");
@@ -70,6 +82,13 @@ fn main() -> ExitCode {
             print!("{}", config.to_yaml());
             ExitCode::SUCCESS
         }),
+        Command::Dlq(command) => match dlq::run(&command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("log-capturer dlq: {error}");
+                ExitCode::from(error.exit_code())
+            }
+        },
         Command::Demo { seconds, rate, loki } => demo(seconds, rate, loki),
     }
 }

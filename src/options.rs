@@ -1,8 +1,11 @@
 //! The checked configuration, turned into the options of each component: the only place that knows
 //! both.
 
-use crate::{discover, egress, ingest, intake, park, push, receive, source};
-use config::{Ack, Config, Egress, LongLines, Shards, SinkKind, StartAt};
+use crate::{alone, discover, dlq, egress, ingest, intake, letters, push, receive, source};
+use config::{
+    Ack, Auth, Config, Egress, Loki, LokiLimits, LongLines, Proxy, Secret, Shards, Sink, SinkKind,
+    StartAt, WhenFull,
+};
 use io::format::BLOCK_BYTES;
 use io::{http, tail, wal};
 use shards::topology;
@@ -31,6 +34,13 @@ const OPEN_IDLE_MAX: Duration = Duration::from_secs(60);
 const WATCHES_MAX: usize = 100_000;
 const FILES_MAX: usize = 1_000_000;
 
+/// Of a dead-letter queue: a frame of several entries before compression, and its segments.
+const DLQ_FRAME_RAW_BYTES_MAX: u64 = 1 << 20;
+const DLQ_SEGMENT_BYTES_MAX: u64 = 16 << 20;
+const DLQ_SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// A part of the quota is kept for settling, by segments: so they are small beside it.
+const DLQ_SEGMENTS: u64 = 32;
+
 #[must_use]
 pub fn topology(config: &Config) -> topology::Options {
     topology::Options {
@@ -51,11 +61,38 @@ pub fn shard_dir(data_dir: &Path, number: usize) -> PathBuf {
     data_dir.join(format!("shard-{number:02}"))
 }
 
+fn lokis(config: &Config) -> impl Iterator<Item = &Loki> + Clone {
+    config.sinks.iter().map(|sink| {
+        let SinkKind::Loki(loki) = &sink.kind;
+        loki
+    })
+}
+
+/// The least of what the sinks allow: a line is stored once for all of them.
+fn least<T: Ord>(config: &Config, of: impl Fn(&Loki) -> T) -> T {
+    lokis(config).map(of).min().expect("there is a sink")
+}
+
+fn least_limit<T: Ord>(config: &Config, of: impl Fn(&LokiLimits) -> T) -> T {
+    least(config, |loki| of(&loki.limits))
+}
+
+/// A frame, before compression, of which several fit the smallest push.
+fn frame_raw_bytes(config: &Config) -> usize {
+    FRAME_RAW_BYTES.min(least(config, |loki| loki.push_bytes_max))
+}
+
+fn alone(config: &Config) -> alone::Limits {
+    let behind = least_limit(config, |limits| limits.behind_max);
+    alone::Limits {
+        stream_rate: least_limit(config, |limits| limits.stream_rate),
+        late_ns: i64::try_from((behind / 2).as_nanos()).unwrap_or(i64::MAX),
+    }
+}
+
 /// The options of shard `number` of `count`.
 #[must_use]
 pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
-    let sink = &config.sinks[0];
-    let SinkKind::Loki(loki) = &sink.kind;
     let dir = shard_dir(&config.data_dir, number);
     let bytes_max = config.wal.bytes_max / count as u64;
     ingest::Options {
@@ -64,16 +101,15 @@ pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
         quarantine: config.data_dir.join("quarantine"),
         wal: wal::Options {
             owner: u32::try_from(number).expect("a small number"),
-            sink: sink.name.clone(),
+            sinks: config.sinks.iter().map(|sink| sink.name.clone()).collect(),
             segment_bytes: segment_bytes(config.wal.segment_bytes, bytes_max),
             bytes_max,
             group_bytes_max: GROUP_BYTES_MAX,
         },
         commit_interval: config.wal.commit_interval,
         ring_bytes_max: config.wal.ring_bytes_max,
-        linger: loki.linger,
-        frame_raw_bytes: FRAME_RAW_BYTES.min(loki.push_bytes_max),
-        tenant: loki.tenant.clone(),
+        frame_raw_bytes: frame_raw_bytes(config),
+        alone: alone(config),
         sources: source::Options {
             open_files_max: config.sources.open_files_max.div_ceil(count),
             open_idle_max: OPEN_IDLE_MAX,
@@ -93,14 +129,22 @@ pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
                 follow_symlinks: files.follow_symlinks,
             })
             .collect(),
-        park: park::Options { dir: dir.join("parked"), bytes_max: bytes_max / 4 },
+        routes: lokis(config)
+            .enumerate()
+            .map(|(sink, loki)| ingest::RouteOptions {
+                linger: loki.linger,
+                letters: letters::Options {
+                    dlq: dlq(config, sink, number, count),
+                    tenant: loki.tenant.clone(),
+                },
+            })
+            .collect(),
     }
 }
 
 #[must_use]
 pub fn intake(config: &Config) -> intake::Options {
-    let SinkKind::Loki(loki) = &config.sinks[0].kind;
-    let frame_raw_bytes = FRAME_RAW_BYTES.min(loki.push_bytes_max);
+    let frame_raw_bytes = frame_raw_bytes(config);
     intake::Options {
         block_raw_bytes: frame_raw_bytes,
         frame_raw_bytes,
@@ -111,26 +155,25 @@ pub fn intake(config: &Config) -> intake::Options {
 /// What shard `number` of `count` makes of requests.
 #[must_use]
 pub fn receive(config: &Config, number: usize, count: usize) -> receive::Options {
-    let SinkKind::Loki(loki) = &config.sinks[0].kind;
     let (server, limits) = (&config.server, &config.server.limits);
+    let loki = |of: fn(&LokiLimits) -> usize| least_limit(config, of);
     let small = |number: usize| u32::try_from(number).expect("a small number");
     receive::Options {
         labels: server.labels.clone().into_iter().collect(),
-        tenant: loki.tenant.clone(),
         tenant_header: server.tenant_header,
         ack: match server.ack {
             Ack::Durable => receive::Ack::Durable,
             Ack::Memory => receive::Ack::Memory,
         },
         limits: receive::admit::Limits {
-            line_bytes_max: loki.limits.line_bytes_max,
-            label_names_max: loki.limits.label_names_max,
-            label_name_bytes_max: loki.limits.label_name_bytes_max,
-            label_value_bytes_max: loki.limits.label_value_bytes_max,
-            metadata_bytes_max: loki.limits.metadata_bytes_max,
-            metadata_pairs_max: loki.limits.metadata_pairs_max,
-            age_max: loki.limits.age_max,
-            future_max: loki.limits.future_max,
+            line_bytes_max: loki(|limits| limits.line_bytes_max),
+            label_names_max: loki(|limits| limits.label_names_max),
+            label_name_bytes_max: loki(|limits| limits.label_name_bytes_max),
+            label_value_bytes_max: loki(|limits| limits.label_value_bytes_max),
+            metadata_bytes_max: loki(|limits| limits.metadata_bytes_max),
+            metadata_pairs_max: loki(|limits| limits.metadata_pairs_max),
+            age_max: least_limit(config, |limits| limits.age_max),
+            future_max: least_limit(config, |limits| limits.future_max),
         },
         size: receive::push::Size {
             streams_max: limits.request_streams_max,
@@ -147,7 +190,8 @@ pub fn receive(config: &Config, number: usize, count: usize) -> receive::Options
             values_max: limits.json_values_max,
         },
         streams_max: server.streams_max,
-        push_bytes_max: loki.push_bytes_max,
+        push_bytes_max: least(config, |loki| loki.push_bytes_max),
+        alone: alone(config),
         kept_bytes_max: kept_bytes_max(config.wal.bytes_max / count as u64),
         answer_time_max: limits.answer_timeout,
         shard: small(number),
@@ -205,8 +249,9 @@ fn segment_bytes(wanted: u64, bytes_max: u64) -> u64 {
 
 #[must_use]
 pub fn discovery(config: &Config) -> discover::Options {
-    let SinkKind::Loki(loki) = &config.sinks[0].kind;
     let files = &config.sources.files;
+    // They are checked to be the same for all.
+    let labels = lokis(config).next().map(|loki| loki.labels.clone()).unwrap_or_default();
     discover::Options {
         discovery: tail::Options {
             groups: files
@@ -218,14 +263,14 @@ pub fn discovery(config: &Config) -> discover::Options {
                 })
                 .collect(),
             reconcile_interval: config.sources.reconcile_interval,
-            event_interval: loki.linger.max(EVENT_INTERVAL_MIN),
+            event_interval: least(config, |loki| loki.linger).max(EVENT_INTERVAL_MIN),
             watches_max: WATCHES_MAX,
             files_max: FILES_MAX,
         },
         groups: files
             .iter()
             .map(|files| {
-                let mut labels = loki.labels.clone();
+                let mut labels = labels.clone();
                 labels.extend(files.labels.clone());
                 discover::Group { labels, from_end: files.start_at == StartAt::End }
             })
@@ -234,13 +279,110 @@ pub fn discovery(config: &Config) -> discover::Options {
 }
 
 #[must_use]
-pub fn client(config: &Config) -> push::Options {
-    let SinkKind::Loki(loki) = &config.sinks[0].kind;
-    push::Options { url: loki.url.clone(), timeout: loki.timeout, connections: loki.connections }
+pub fn client(sink: &Sink) -> push::Options {
+    let SinkKind::Loki(loki) = &sink.kind;
+    let headers = loki.headers.iter();
+    push::Options {
+        key: format!("sinks.{}", sink.name),
+        url: loki.url.clone(),
+        timeout: loki.timeout,
+        connections: loki.connections,
+        tls: push::tls::Options {
+            ca_file: loki.tls.ca_file.clone(),
+            cert_file: loki.tls.cert_file.clone(),
+            key_file: loki.tls.key_file.clone(),
+            server_name: loki.tls.server_name.clone(),
+        },
+        auth: loki.auth.as_ref().map(auth),
+        proxy: match &loki.proxy {
+            Proxy::None => push::proxy::Choice::None,
+            Proxy::Environment => push::proxy::Choice::Environment,
+            Proxy::At(url) => push::proxy::Choice::At(url.reveal().to_owned()),
+        },
+        headers: headers.map(|(name, value)| (name.clone(), value.reveal().to_owned())).collect(),
+    }
+}
+
+fn auth(auth: &Auth) -> push::auth::Options {
+    let source = |secret: &Option<Secret>, file: &Option<PathBuf>| match (secret, file) {
+        (_, Some(file)) => push::auth::Source::File(file.clone()),
+        (secret, None) => {
+            let text = secret.as_ref().map(|secret| secret.reveal().to_owned());
+            push::auth::Source::Text(text.unwrap_or_default())
+        }
+    };
+    match auth {
+        Auth::Basic(basic) => push::auth::Options::Basic {
+            username: basic.username.clone(),
+            password: source(&basic.password, &basic.password_file),
+        },
+        Auth::Bearer(bearer) => {
+            push::auth::Options::Bearer { token: source(&bearer.token, &bearer.token_file) }
+        }
+    }
 }
 
 #[must_use]
-pub fn egress(config: &Config) -> egress::Options {
-    let SinkKind::Loki(loki) = &config.sinks[0].kind;
-    egress::Options { push_bytes_max: loki.push_bytes_max }
+pub fn egress(sink: &Sink) -> egress::Options {
+    let SinkKind::Loki(loki) = &sink.kind;
+    egress::Options {
+        sink: sink.name.clone(),
+        tenant: loki.tenant.as_str().into(),
+        push_bytes_max: loki.push_bytes_max,
+        age_max: loki.age_max,
+    }
+}
+
+/// Where the dead-letter queue of a shard and a sink is.
+#[must_use]
+pub fn dlq_dir(data_dir: &Path, number: usize, sink: &str) -> PathBuf {
+    shard_dir(data_dir, number).join("dlq").join(sink)
+}
+
+/// The dead-letter queue of sink `sink` (by its place in the configuration) and shard `number` of
+/// `count`.
+#[must_use]
+pub fn dlq(config: &Config, sink: usize, number: usize, count: usize) -> dlq::Options {
+    let Sink { name, kind: SinkKind::Loki(loki) } = &config.sinks[sink];
+    let reprocess = &loki.dlq.reprocess;
+    dlq::Options {
+        when_full: match loki.dlq.when_full {
+            WhenFull::Wait => dlq::WhenFull::Keep,
+            WhenFull::DropOldest => dlq::WhenFull::DropOldest,
+        },
+        backoff: dlq::Backoff {
+            interval: reprocess.interval,
+            age_min: reprocess.age_min,
+            attempts_max: u32::try_from(reprocess.attempts_max).expect("limited to less"),
+            backoff_max: reprocess.backoff_max,
+        },
+        ..dlq_of(&config.data_dir, name, number, loki.dlq.bytes_max / count as u64)
+    }
+}
+
+/// Likewise, of `bytes_max`, without a configuration: nothing is dropped or sent by itself.
+#[must_use]
+pub fn dlq_of(data_dir: &Path, sink: &str, number: usize, bytes_max: u64) -> dlq::Options {
+    let block = BLOCK_BYTES as u64;
+    let segment_bytes = (bytes_max / DLQ_SEGMENTS / block * block)
+        .clamp(DLQ_SEGMENT_BYTES_MIN, DLQ_SEGMENT_BYTES_MAX);
+    let frame_raw_bytes = (segment_bytes / 4).min(DLQ_FRAME_RAW_BYTES_MAX);
+    let name = format!("shard-{number:02}-dlq-{sink}");
+    dlq::Options {
+        dir: dlq_dir(data_dir, number, sink),
+        // A directory of its own: segments of all queues have the same names.
+        quarantine: data_dir.join("quarantine").join(name),
+        owner: u32::try_from(number).expect("a small number"),
+        sink: sink.to_owned(),
+        bytes_max: bytes_max.max(DLQ_SEGMENTS * segment_bytes),
+        segment_bytes,
+        frame_raw_bytes: usize::try_from(frame_raw_bytes).expect("small"),
+        when_full: dlq::WhenFull::Keep,
+        backoff: dlq::Backoff {
+            interval: Duration::MAX,
+            age_min: Duration::MAX,
+            attempts_max: u32::MAX,
+            backoff_max: Duration::MAX,
+        },
+    }
 }

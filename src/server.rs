@@ -1,6 +1,7 @@
-//! The HTTP endpoints: lines, `/health` and `/ready` on `server.listen`, `/metrics` on
+//! The HTTP endpoints: lines, the [`crate::panel`], `/health` and `/ready` on `server.listen`, `/metrics` on
 //! `metrics.listen`.
 
+use crate::panel::Panel;
 use crate::receive::{self, Endpoint, Receiver};
 use glommio::net::TcpListener;
 use hyper::body::Incoming;
@@ -42,16 +43,19 @@ pub fn serve_api(
     bound: std::net::TcpListener,
     options: http::Options,
     doorman: Arc<Doorman>,
-    status: Arc<Status>,
+    panel: Arc<Panel>,
     receiver: Receiver,
 ) {
     let receiver = Rc::new(receiver);
     let answer = move |request: Request<Incoming>, connection: Rc<Connection>| {
-        let (receiver, status) = (receiver.clone(), status.clone());
+        let (receiver, panel) = (receiver.clone(), panel.clone());
         async move {
             match Endpoint::of(request.uri().path()) {
                 Some(endpoint) => receiver.answer(endpoint, request, &connection).await,
-                None => answer_api(&status, &request),
+                None if Panel::has(request.uri().path()) => {
+                    panel.answer(request, &connection).await
+                }
+                None => answer_api(&panel.status, &request),
             }
         }
     };

@@ -1,5 +1,6 @@
 //! A stream of Loki's: its labels, and the timestamp given last.
 
+use crate::alone::Standing;
 use std::collections::HashMap;
 
 /// Which stream of its shard.
@@ -12,6 +13,7 @@ pub struct StreamId(usize);
 pub struct Stream {
     pub labels: String,
     last_ns: i64,
+    pub standing: Standing,
 }
 
 impl Stream {
@@ -35,6 +37,7 @@ impl Stream {
     /// A timestamp that an earlier run gave.
     pub fn resume(&mut self, last_ns: i64) {
         self.last_ns = self.last_ns.max(last_ns);
+        self.standing.known();
     }
 }
 
@@ -54,7 +57,8 @@ impl Streams {
             self.streams[*at].1 += 1;
             return (StreamId(*at), false);
         }
-        let stream = (Stream { labels: labels.clone(), last_ns: 0 }, 1);
+        let standing = Standing::new(&labels);
+        let stream = (Stream { labels: labels.clone(), last_ns: 0, standing }, 1);
         let at = match self.free.pop() {
             Some(at) => {
                 self.streams[at] = stream;

@@ -3,12 +3,15 @@
 //! | answer | verdict |
 //! |---|---|
 //! | 200, 204 | accepted; nothing else is |
-//! | 400, 413, 422 | refused for good: in halves while there are several frames, then parked |
-//! | 408, 429, 5xx, no answer | again later; the same failure many times over: in halves |
+//! | 400, 422 | isolate: something in it is refused, found by halves; alone, it is rejected |
+//! | 413, 500 of a message that is too large | split: in smaller pushes; a single entry is rejected |
+//! | 429 of one stream (its rate, the number of streams) | isolate; alone, again later, others go on |
+//! | 429, 5xx, 408, no answer | again later; the same push many times over: split |
 //! | 260, other 2xx, 3xx, 401, 403, 404, other 4xx | the sink refuses service: held, and said |
 //!
-//! A push is never dropped. Loki answers some refusals of its limits with 429 or 500 for ever
-//! (more than its burst, more than 4 MiB for one ingester): smaller pushes get through.
+//! A push is never dropped. Loki answers some of its limits like an overload, with 429 or 500 for
+//! ever; what tells them apart is that other pushes pass. A single entry that fails for long while
+//! others pass is rejected, too: it goes to the dead-letter queue, which tries it again by itself.
 
 use std::time::Duration;
 
@@ -24,41 +27,134 @@ pub enum Answer {
     Broken(String),
 }
 
+/// What is known of the push that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// It holds one entry and no more.
+    pub single: bool,
+    /// All its entries are of one stream.
+    pub one_stream: bool,
+    /// How often it failed so far, this one included.
+    pub failures: u32,
+    /// Others of its tenant passed since it first failed.
+    pub others_pass: bool,
+}
+
+/// Why an entry is in the dead-letter queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The sink refused it alone.
+    Refused,
+    /// Older than the sink takes, by our clock and its own.
+    TooOld,
+    /// It failed again and again, while others passed.
+    Failing,
+    /// Its stream is limited, for long.
+    StreamLimited,
+}
+
+/// Whom a failure concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Tenant,
+    /// One stream only: the others go on.
+    Stream,
+    /// Either: it shows when the others go on.
+    Unknown,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Accepted,
-    /// The same bytes again, not before this is over (and after the usual backoff).
+    /// The same again, not before this is over (and after the usual backoff).
     Retry {
         after: Option<Duration>,
+        scope: Scope,
     },
-    /// The frames again, in smaller pushes.
+    /// In smaller pushes, from now on.
     Split,
-    /// The same bytes again, whenever the operator has mended it.
+    /// Something in it is refused, or limited, and is to be found.
+    Isolate,
+    /// The same again, whenever the operator has mended it.
     Hold,
-    /// Refused alone: kept aside with the reason.
-    Reject,
+    /// Into the dead-letter queue.
+    Reject(Reason),
+    /// Likewise, with everything else of its stream: the labels are refused.
+    RejectStream,
 }
 
-/// So many equal failures in a row make a push of several frames suspect of being too large.
+/// So many failures in a row make a push suspect of being too large.
 const SPLIT_AFTER: u32 = 6;
+/// So many failures of a single entry, or of a limited stream, while others pass, are for ever.
+const REJECT_AFTER: u32 = 12;
 /// A Retry-After above this is taken as this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// `frames`: how many the push holds. `failures`: how often it failed so far, this one included.
+/// How Loki begins what it says of a single stream's limits.
+const STREAM_LIMITS: [&str; 2] =
+    ["per stream rate limit exceeded", "maximum active stream limit exceeded"];
+/// What it says of a message that one of its parts cannot take.
+const TOO_LARGE: [&str; 2] = ["received message larger than max", "message larger than max"];
+/// What it says of labels, which holds for every entry under them.
+const LABELS: [&str; 6] = [
+    "label names; limit",
+    "label name too long",
+    "label value too long",
+    "duplicate label name",
+    "error parsing labels",
+    "at least one label pair is required",
+];
+
 #[must_use]
-pub fn judge(answer: &Answer, frames: usize, failures: u32) -> Verdict {
-    let suspect = frames > 1 && failures >= SPLIT_AFTER;
-    let Answer::Status { code, retry_after, .. } = answer else {
-        return Verdict::Retry { after: None };
+pub fn judge(answer: &Answer, history: &History) -> Verdict {
+    let Answer::Status { code, retry_after, text } = answer else {
+        return failed(None, history, history.others_pass);
     };
     let after = retry_after.map(|after| after.min(RETRY_AFTER_MAX));
+    let text = text.to_ascii_lowercase();
+    let says = |texts: &[&str]| texts.iter().any(|part| text.contains(part));
     match code {
         200 | 204 => Verdict::Accepted,
-        400 | 413 | 422 if frames > 1 => Verdict::Split,
-        400 | 413 | 422 => Verdict::Reject,
-        429 | 500 if suspect => Verdict::Split,
-        408 | 429 | 500..=599 => Verdict::Retry { after },
+        400 | 422 if history.single => Verdict::Reject(Reason::Refused),
+        400 if history.one_stream && says(&LABELS) => Verdict::RejectStream,
+        400 | 422 => Verdict::Isolate,
+        413 if history.single => Verdict::Reject(Reason::Refused),
+        413 => Verdict::Split,
+        429 if says(&STREAM_LIMITS) => limited_stream(after, history),
+        500 if says(&TOO_LARGE) && history.single => Verdict::Reject(Reason::Refused),
+        500 if says(&TOO_LARGE) => Verdict::Split,
+        429 | 500 => failed(after, history, true),
+        408 | 501..=599 => failed(after, history, history.others_pass),
         _ => Verdict::Hold,
+    }
+}
+
+fn limited_stream(after: Option<Duration>, history: &History) -> Verdict {
+    if !history.one_stream {
+        Verdict::Isolate
+    } else if history.others_pass && history.failures >= REJECT_AFTER {
+        Verdict::Reject(Reason::StreamLimited)
+    } else {
+        Verdict::Retry { after, scope: Scope::Stream }
+    }
+}
+
+/// `by_content`: it may be for what the push holds.
+fn failed(after: Option<Duration>, history: &History, by_content: bool) -> Verdict {
+    let History { single, one_stream, failures, others_pass } = *history;
+    if single && others_pass && failures >= REJECT_AFTER {
+        Verdict::Reject(Reason::Failing)
+    } else if !single && by_content && failures >= SPLIT_AFTER {
+        Verdict::Split
+    } else {
+        // What fails while others pass is not to hold them up, and what may be alone in failing is to
+        // let them show it.
+        let scope = match (others_pass, one_stream && by_content && failures >= SPLIT_AFTER) {
+            (true, _) => Scope::Stream,
+            (false, true) => Scope::Unknown,
+            (false, false) => Scope::Tenant,
+        };
+        Verdict::Retry { after, scope }
     }
 }
 
@@ -74,58 +170,113 @@ pub fn backoff(failures: u32, jitter: f64) -> Duration {
 mod tests {
     use super::*;
 
-    fn status(code: u16) -> Answer {
-        Answer::Status { code, retry_after: None, text: String::new() }
+    fn status(code: u16, text: &str) -> Answer {
+        Answer::Status { code, retry_after: None, text: text.into() }
     }
 
+    const MANY: History =
+        History { single: false, one_stream: false, failures: 1, others_pass: false };
+    const STREAM: History = History { one_stream: true, ..MANY };
+    const ONE: History = History { single: true, ..STREAM };
+
+    const fn retry(scope: Scope) -> Verdict {
+        Verdict::Retry { after: None, scope }
+    }
+
+    /// Loki's answers, each with what it says, for many streams, for one, and for a single entry.
     #[test]
     fn every_answer_has_its_verdict() {
-        let retry = Verdict::Retry { after: None };
-        for (code, one, several) in [
-            (200, Verdict::Accepted, Verdict::Accepted),
-            (204, Verdict::Accepted, Verdict::Accepted),
-            (201, Verdict::Hold, Verdict::Hold),
-            (260, Verdict::Hold, Verdict::Hold),
-            (301, Verdict::Hold, Verdict::Hold),
-            (307, Verdict::Hold, Verdict::Hold),
-            (400, Verdict::Reject, Verdict::Split),
-            (401, Verdict::Hold, Verdict::Hold),
-            (403, Verdict::Hold, Verdict::Hold),
-            (404, Verdict::Hold, Verdict::Hold),
-            (408, retry.clone(), retry.clone()),
-            (413, Verdict::Reject, Verdict::Split),
-            (422, Verdict::Reject, Verdict::Split),
-            (429, retry.clone(), retry.clone()),
-            (500, retry.clone(), retry.clone()),
-            (502, retry.clone(), retry.clone()),
-            (503, retry.clone(), retry.clone()),
-            (504, retry.clone(), retry.clone()),
+        use Verdict::{Accepted, Hold, Isolate, Reject, RejectStream, Split};
+        let again = || retry(Scope::Tenant);
+        let alone = || retry(Scope::Stream);
+        let refused = || Reject(Reason::Refused);
+        let too_large = "rpc error: code = ResourceExhausted desc = grpc: received message larger \
+                         than max (5242880 vs. 4194304)";
+        let labels = "Error parsing labels '{a=}' with error: 1:4: parse error";
+        for (code, text, many, stream, one) in [
+            (204, "", Accepted, Accepted, Accepted),
+            (200, "", Accepted, Accepted, Accepted),
+            (201, "", Hold, Hold, Hold),
+            (202, "", Hold, Hold, Hold),
+            (260, "ingestion blocked for user fake", Hold, Hold, Hold),
+            (301, "", Hold, Hold, Hold),
+            (307, "", Hold, Hold, Hold),
+            (400, "snappy: corrupt input", Isolate, Isolate, refused()),
+            (400, labels, Isolate, RejectStream, refused()),
+            (400, "entry for stream '{}' has timestamp too old: x", Isolate, Isolate, refused()),
+            (400, "entry for stream '{}' has timestamp too new: x", Isolate, Isolate, refused()),
+            (400, "Max entry size '262144' bytes exceeded", Isolate, Isolate, refused()),
+            (400, "has structured metadata too large: '9' bytes", Isolate, Isolate, refused()),
+            (400, "'{}' has 16 label names; limit 15", Isolate, RejectStream, refused()),
+            (400, "stream '{}' has label value too long", Isolate, RejectStream, refused()),
+            (400, "ignored, reason: 'entry too far behind'", Isolate, Isolate, refused()),
+            (422, "error at least one valid stream is required", Isolate, Isolate, refused()),
+            (401, "no org id", Hold, Hold, Hold),
+            (403, "", Hold, Hold, Hold),
+            (404, "404 page not found", Hold, Hold, Hold),
+            (405, "", Hold, Hold, Hold),
+            (408, "", again(), again(), again()),
+            (413, "request body too large", Split, Split, refused()),
+            (429, "ingestion rate limit exceeded for user fake", again(), again(), again()),
+            (429, "Per stream rate limit exceeded (limit: 3MB/sec)", Isolate, alone(), alone()),
+            (429, "Maximum active stream limit exceeded when", Isolate, alone(), alone()),
+            (429, "", again(), again(), again()),
+            (500, "internal", again(), again(), again()),
+            (500, too_large, Split, Split, refused()),
+            (502, "<html>", again(), again(), again()),
+            (503, "", again(), again(), again()),
+            (504, "", again(), again(), again()),
         ] {
-            assert_eq!(judge(&status(code), 1, 1), one, "{code} for one frame");
-            assert_eq!(judge(&status(code), 9, 1), several, "{code} for several frames");
+            let answer = status(code, text);
+            assert_eq!(judge(&answer, &MANY), many, "{code} {text:?} for many streams");
+            assert_eq!(judge(&answer, &STREAM), stream, "{code} {text:?} for one stream");
+            assert_eq!(judge(&answer, &ONE), one, "{code} {text:?} for one entry");
         }
-        assert_eq!(judge(&Answer::Broken("reset".into()), 9, 99), retry);
+        let broken = Answer::Broken("connection reset".into());
+        assert_eq!([MANY, STREAM, ONE].map(|of| judge(&broken, &of)), [again(), again(), again()]);
     }
 
     #[test]
-    fn what_fails_for_ever_is_made_smaller() {
+    fn what_fails_again_and_again_is_made_smaller_and_in_the_end_set_aside() {
+        let often = |of: History, failures, others_pass| History { failures, others_pass, ..of };
         for code in [429, 500] {
-            assert_eq!(judge(&status(code), 9, SPLIT_AFTER), Verdict::Split);
-            assert_eq!(judge(&status(code), 1, 99), Verdict::Retry { after: None });
+            let answer = status(code, "sick");
+            for others_pass in [false, true] {
+                let split = judge(&answer, &often(MANY, SPLIT_AFTER, others_pass));
+                assert_eq!(split, Verdict::Split, "{code}");
+            }
         }
-        assert_eq!(judge(&status(503), 9, 99), Verdict::Retry { after: None });
+        for answer in [status(503, ""), status(408, ""), Answer::Broken("timed out".into())] {
+            let alone = judge(&answer, &often(MANY, 99, false));
+            assert_eq!(alone, retry(Scope::Tenant), "an outage is no fault of the push");
+            assert_eq!(judge(&answer, &often(MANY, SPLIT_AFTER, true)), Verdict::Split);
+        }
+        for answer in [status(500, ""), status(429, ""), Answer::Broken("reset".into())] {
+            let content = matches!(answer, Answer::Status { .. });
+            let scope = if content { Scope::Unknown } else { Scope::Tenant };
+            assert_eq!(judge(&answer, &often(ONE, 999, false)), retry(scope));
+            let early = often(ONE, REJECT_AFTER - 1, true);
+            assert_eq!(judge(&answer, &early), retry(Scope::Stream), "others go on meanwhile");
+            let late = often(ONE, REJECT_AFTER, true);
+            assert_eq!(judge(&answer, &late), Verdict::Reject(Reason::Failing));
+        }
+        let limited = status(429, "Maximum active stream limit exceeded when");
+        assert_eq!(judge(&limited, &often(STREAM, 999, false)), retry(Scope::Stream));
+        let rejected = judge(&limited, &often(STREAM, REJECT_AFTER, true));
+        assert_eq!(rejected, Verdict::Reject(Reason::StreamLimited));
     }
 
     #[test]
     fn retry_after_is_honoured_within_reason() {
-        let answer = |seconds| Answer::Status {
-            code: 429,
-            retry_after: Some(Duration::from_secs(seconds)),
-            text: String::new(),
+        let after = |seconds| {
+            let retry_after = Some(Duration::from_secs(seconds));
+            let answer = Answer::Status { code: 429, retry_after, text: String::new() };
+            match judge(&answer, &MANY) {
+                Verdict::Retry { after, .. } => after.map(|time| time.as_secs()),
+                other => panic!("{other:?}"),
+            }
         };
-        let after = |seconds| Verdict::Retry { after: Some(Duration::from_secs(seconds)) };
-        assert_eq!(judge(&answer(7), 1, 1), after(7));
-        assert_eq!(judge(&answer(86_400), 1, 1), after(60));
+        assert_eq!((after(7), after(86_400)), (Some(7), Some(60)));
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //! - [`http`]: what is pushed by HTTP;
 //! - [`abuse`]: hostile, broken and slow clients;
 //! - [`clients`]: clients that others wrote;
+//! - [`gateway`]: TLS, auth, proxies and whatever else is before Loki;
 //! - [`sink`]: what Loki answers, or does not;
+//! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one.
@@ -17,7 +19,9 @@ mod bed;
 mod abuse;
 mod clients;
 mod corpora;
+mod dlq;
 mod files;
+mod gateway;
 mod http;
 mod lines;
 mod loki;

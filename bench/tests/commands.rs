@@ -174,6 +174,11 @@ fn outage_loses_nothing() {
         let report = measured(&["outage", "--for", "1s", "--rate", "2000", "--how", how]);
         assert_eq!(figure(&report, "lines lost"), 0.0);
         assert!(figure(&report, "lines behind at its end") > 0.0, "{how}: it was not away");
+        assert_eq!(figure(&report, "lines out of order"), 0.0);
+        assert!(figure(&report, "drain rate to live rate") > 0.0);
+        let figures = report["figures"].as_array().unwrap();
+        let drain = figures.iter().find(|figure| figure["name"] == "drain rate to live rate");
+        assert_eq!(drain.unwrap()["target"]["at_least"], 3.0);
     }
 }
 

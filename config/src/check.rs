@@ -1,5 +1,6 @@
 //! The keys, their defaults and their limits.
 
+use crate::client;
 use crate::error::Problem;
 use crate::read::{Reader, Section, Text};
 use crate::tree::{Node, Value};
@@ -19,6 +20,11 @@ const GIB: u64 = 1 << 30;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Each costs every shard a ring and a queue.
+const SINKS_MAX: usize = 8;
+/// What clocks may differ by, and a push may take, before Loki's age_max.
+const AGE_MARGIN: Duration = HOUR;
 
 const CPUS_MAX: usize = 1024;
 /// Loki's defaults: max_label_names_per_series, max_label_name_length, max_label_value_length.
@@ -235,8 +241,8 @@ fn is_label_name(name: &str) -> bool {
 
 fn sinks(r: &mut Reader<'_>, root: &mut Section) -> Vec<Sink> {
     let sections = r.sections(root, "sinks");
-    if sections.len() != 1 {
-        let text = format!("expected one sink, found {}", sections.len());
+    if !(1..=SINKS_MAX).contains(&sections.len()) {
+        let text = format!("expected 1 to {SINKS_MAX} sinks, found {}", sections.len());
         let hint = "such as loki: { url: \"http://127.0.0.1:3100\" }";
         r.problem(Problem::new(root.line, root.key("sinks"), text).hint(hint));
     }
@@ -256,8 +262,15 @@ fn sink(r: &mut Reader<'_>, name: String, mut section: Section) -> Option<Sink> 
         let text = format!("expected a short name of letters, digits, _ and -, found {name:?}");
         r.problem(Problem::new(section.line, section.key(""), text));
     }
+    let limits = loki_limits(r, &mut section);
+    let age_default = limits.age_max - AGE_MARGIN.min(limits.age_max / 2);
+    let url = url(r, &mut section);
     let loki = Loki {
-        url: url(r, &mut section),
+        tls: client::tls(r, &mut section, &url),
+        auth: client::auth(r, &mut section),
+        proxy: client::proxy(r, &mut section),
+        headers: client::headers(r, &mut section),
+        url,
         tenant: tenant(r, &mut section),
         labels: labels(r, &mut section),
         push_bytes_max: as_usize(r.bytes(
@@ -269,7 +282,9 @@ fn sink(r: &mut Reader<'_>, name: String, mut section: Section) -> Option<Sink> 
         linger: r.duration(&mut section, "linger", 50 * MS, Duration::ZERO..=10 * SECOND),
         connections: r.integer(&mut section, "connections", 4, 1..=64),
         timeout: r.duration(&mut section, "timeout", 10 * SECOND, 100 * MS..=600 * SECOND),
-        limits: loki_limits(r, &mut section),
+        age_max: r.duration(&mut section, "age_max", age_default, 60 * SECOND..=limits.age_max),
+        limits,
+        dlq: crate::dlq::dlq(r, &mut section),
     };
     r.finish(section);
     Some(Sink { name, kind: SinkKind::Loki(loki) })
@@ -278,6 +293,18 @@ fn sink(r: &mut Reader<'_>, name: String, mut section: Section) -> Option<Sink> 
 fn url(r: &mut Reader<'_>, section: &mut Section) -> String {
     let expected = "where Loki is, such as http://127.0.0.1:3100";
     let Some(text) = r.required(section, "url", expected) else { return String::new() };
+    // With a password in it, it may be no url either.
+    let behind = text.text.split_once("://").map_or(&*text.text, |(_, behind)| behind);
+    let authority = behind.split(['/', '?']).next().unwrap_or_default();
+    if authority.contains('@') || behind.contains('@') && text.text.parse::<http::Uri>().is_err() {
+        // The text is not repeated: it holds a password.
+        let problem = Problem::new(text.line, &text.key, "expected no user and password");
+        r.problem(problem.hint(format!(
+            "put them in {}: username, and password or password_file",
+            section.key("auth.basic")
+        )));
+        return String::new();
+    }
     let uri = text.text.parse::<http::Uri>().ok();
     let Some(uri) = uri.filter(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
@@ -286,11 +313,6 @@ fn url(r: &mut Reader<'_>, section: &mut Section) -> String {
         r.problem(text.problem(expected));
         return String::new();
     };
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        // The text is not repeated: it holds a password.
-        let problem = Problem::new(text.line, &text.key, "expected no user and password");
-        r.problem(problem.hint("put a proxy in between that adds them"));
-    }
     if uri.query().is_some() {
         r.problem(text.problem("no ? in the url"));
     }
@@ -337,6 +359,8 @@ fn loki_limits(r: &mut Reader<'_>, sink: &mut Section) -> LokiLimits {
         metadata_pairs_max: r.integer(s, "metadata_pairs_max", 128, 0..=10_000),
         age_max: r.duration(s, "age_max", 7 * 24 * HOUR, HOUR..=10 * 365 * 24 * HOUR),
         future_max: r.duration(s, "future_max", 600 * SECOND, 60 * SECOND..=365 * 24 * HOUR),
+        behind_max: r.duration(s, "behind_max", HOUR, 60 * SECOND..=365 * 24 * HOUR),
+        stream_rate: r.bytes(s, "stream_rate", 3 * MIB, 64 * KIB..=GIB),
     };
     r.finish(section);
     limits
@@ -429,11 +453,29 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
             }
         }
     }
+    check_sinks(r, &config.sinks);
     if config.server.listen == config.metrics.listen && config.server.listen.port() != 0 {
         let text = format!("expected another address than server.listen, found {}", {
             config.metrics.listen
         });
         r.problem(Problem::new(0, "metrics.listen", text));
+    }
+}
+
+/// A line is stored once, as it is sent: what stands in it is the same for all sinks.
+fn check_sinks(r: &mut Reader<'_>, sinks: &[Sink]) {
+    let Some((Sink { name: first, kind: SinkKind::Loki(of_first) }, others)) = sinks.split_first()
+    else {
+        return;
+    };
+    for Sink { name, kind: SinkKind::Loki(loki) } in others {
+        if loki.labels != of_first.labels {
+            let text = format!("expected the labels of sinks.{first}, found others");
+            let problem = Problem::new(0, format!("sinks.{name}.labels"), text);
+            let hint = "a line is stored once for all sinks, with its labels: give each the same, or \
+                        run an instance for each";
+            r.problem(problem.hint(hint));
+        }
     }
 }
 

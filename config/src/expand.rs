@@ -17,7 +17,8 @@ pub fn expand(
         }
         let Some((inside, more)) = behind.strip_prefix('{').and_then(|b| b.split_once('}')) else {
             return Err((
-                format!("expected a variable such as ${{HOSTNAME}} behind the $ of {text:?}"),
+                // The text is not repeated: it may hold a password.
+                "expected a variable such as ${HOSTNAME}, found another $".into(),
                 "write $$ for a dollar sign".into(),
             ));
         };
@@ -46,6 +47,11 @@ pub fn expand(
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// Whether a text is a variable and nothing else, without a default.
+pub fn is_one_variable(text: &str) -> bool {
+    text.strip_prefix("${").and_then(|text| text.strip_suffix('}')).is_some_and(is_name)
 }
 
 fn is_name(name: &str) -> bool {

@@ -10,13 +10,20 @@ mod expand;
 
 mod units;
 
+mod secret;
+
 mod read;
 
+mod client;
+
 mod check;
+mod dlq;
 
 mod error;
 
+pub use dlq::{Dlq, Reprocess, WhenFull};
 pub use error::{Errors, Problem};
+pub use secret::{REDACTED, Secret};
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -24,7 +31,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A configuration that was checked. Printed, it is a file that reads as the same configuration.
+/// A configuration that was checked. Printed, it is a file that reads as the same configuration,
+/// unless a secret stands in it as a text: that is printed as [`REDACTED`], which is refused.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
     pub version: u32,
@@ -126,7 +134,66 @@ pub struct Loki {
     pub connections: usize,
     #[serde(serialize_with = "units::print_duration")]
     pub timeout: Duration,
+    /// Older entries are not sent: they go to the dead-letter queue.
+    #[serde(serialize_with = "units::print_duration")]
+    pub age_max: Duration,
+    pub tls: Tls,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    pub proxy: Proxy,
+    /// By their names in small letters.
+    pub headers: BTreeMap<String, Secret>,
     pub limits: LokiLimits,
+    pub dlq: Dlq,
+}
+
+/// What is not given is as a browser has it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Tls {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    Basic(Basic),
+    Bearer(Bearer),
+}
+
+/// The password is a text or in a file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Basic {
+    pub username: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Likewise.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Bearer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Proxy {
+    #[serde(serialize_with = "client::print_none")]
+    None,
+    #[serde(serialize_with = "client::print_environment")]
+    Environment,
+    At(Secret),
 }
 
 /// What Loki refuses, as its operator has set it.
@@ -146,6 +213,12 @@ pub struct LokiLimits {
     pub age_max: Duration,
     #[serde(serialize_with = "units::print_duration")]
     pub future_max: Duration,
+    /// How far an entry may be behind the newest of its stream.
+    #[serde(serialize_with = "units::print_duration")]
+    pub behind_max: Duration,
+    /// Of one stream, a second.
+    #[serde(serialize_with = "units::print_bytes")]
+    pub stream_rate: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -2,6 +2,7 @@
 
 use crate::error::Problem;
 use crate::expand::expand;
+use crate::secret::{REDACTED, Secret};
 use crate::tree::{Node, Value};
 use crate::units;
 use std::collections::BTreeMap;
@@ -60,7 +61,9 @@ impl<'a> Reader<'a> {
             Value::Map(entries) => entries,
             Value::Null => Vec::new(),
             Value::Scalar(_) | Value::List(_) => {
-                let found = node.describe();
+                // A text is not repeated: it may be a secret in the place of its map.
+                let is_list = matches!(node.value, Value::List(_));
+                let found = if is_list { "a list" } else { "a text" };
                 self.problem(Problem::new(line, &path, format!("expected a map, found {found}")));
                 Vec::new()
             }
@@ -87,6 +90,13 @@ impl<'a> Reader<'a> {
             Some(node) => self.section_of(path, node),
             None => Section { path, line: of.line, entries: Vec::new(), asked: Vec::new() },
         }
+    }
+
+    /// Nothing where the key is not there, or has no value.
+    pub fn section_if_given(&mut self, of: &mut Section, key: &'static str) -> Option<Section> {
+        let path = of.key(key);
+        let node = of.take(key).filter(|node| node.value != Value::Null)?;
+        Some(self.section_of(path, node))
     }
 
     /// A map of sections with names of the operator's choice.
@@ -183,6 +193,64 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// A text that may hold a secret, with its variables put in and as it was written; no error
+    /// repeats it.
+    pub fn hidden(
+        &mut self,
+        of: &mut Section,
+        key: &'static str,
+        expected: &str,
+    ) -> Option<(String, String)> {
+        let path = of.key(key);
+        let node = of.take(key).filter(|node| node.value != Value::Null)?;
+        self.hidden_of(path, node, expected)
+    }
+
+    fn hidden_of(&mut self, key: String, node: Node, expected: &str) -> Option<(String, String)> {
+        let raw = match &node.value {
+            Value::Scalar(raw) => raw.clone(),
+            _ => String::new(),
+        };
+        let problem = if raw.contains(REDACTED) {
+            Problem::new(node.line, &key, format!("expected {expected}, found {REDACTED}"))
+                .hint("that is what is printed in place of a secret: write the secret itself")
+        } else if expand(&raw, &|_| Some(String::new())).is_err() {
+            let text = "expected variables such as ${PASSWORD} in it, found another $";
+            Problem::new(node.line, &key, text)
+                .hint("write $$ for a dollar sign; the value may be a secret and is not shown")
+        } else {
+            return self.text_of(key, node, expected).map(|text| (text.text, raw));
+        };
+        self.problem(problem);
+        None
+    }
+
+    pub fn secret(
+        &mut self,
+        of: &mut Section,
+        key: &'static str,
+        expected: &str,
+    ) -> Option<Secret> {
+        self.hidden(of, key, expected).map(|(text, raw)| Secret::written(text, &raw))
+    }
+
+    /// Names of the operator's choice, with the lines where they stand.
+    pub fn secret_map(
+        &mut self,
+        of: &mut Section,
+        key: &'static str,
+    ) -> Vec<(String, usize, Secret)> {
+        let mut section = self.section(of, key);
+        let path = section.path.clone();
+        let mut secrets = Vec::new();
+        for (name, line, node) in std::mem::take(&mut section.entries) {
+            if let Some((text, raw)) = self.hidden_of(format!("{path}.{name}"), node, "a text") {
+                secrets.push((name, line, Secret::written(text, &raw)));
+            }
+        }
+        secrets
     }
 
     /// `read` gives the value, or a hint.
@@ -287,6 +355,10 @@ impl Section {
 
     pub fn key(&self, key: &str) -> String {
         if self.path.is_empty() { key.into() } else { format!("{}.{key}", self.path) }
+    }
+
+    pub fn line_of(&self, key: &str) -> Option<usize> {
+        self.entries.iter().find(|(name, ..)| name == key).map(|(_, line, _)| *line)
     }
 
     fn take(&mut self, key: &'static str) -> Option<Node> {

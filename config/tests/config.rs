@@ -194,3 +194,29 @@ fn a_run_without_a_file_follows_what_it_is_given() {
     let error = config::quick("nonsense", &paths, "/data".as_ref()).unwrap_err().to_string();
     assert!(error.starts_with("the command line: sinks.loki.url: expected"), "{error}");
 }
+
+#[test]
+fn the_dead_letter_queue_has_its_keys() {
+    let sink = |keys: &str| {
+        format!(
+            "version: 1\ndata_dir: /d\nsinks: {{ loki: {{ url: \"http://l\", dlq: {keys} }} }}\n"
+        )
+    };
+    let dlq = |keys: &str| {
+        let SinkKind::Loki(loki) = good(&sink(keys)).sinks.remove(0).kind;
+        loki.dlq
+    };
+    let set = dlq("{ bytes_max: 64MiB, when_full: drop_oldest, reprocess: { interval: 2h } }");
+    assert_eq!((set.bytes_max, set.when_full), (64 << 20, config::WhenFull::DropOldest));
+    assert_eq!(set.reprocess.backoff_max, Duration::from_secs(7200), "no less than the interval");
+    assert_eq!(dlq("{ reprocess: { attempts_max: 0 } }").reprocess.attempts_max, 0);
+    for (keys, expected) in [
+        ("{ bytes_max: 1MiB }", "dlq.bytes_max: expected a size from 16MiB to 1024GiB"),
+        ("{ when_full: drop }", "dlq.when_full: expected wait or drop_oldest, found \"drop\""),
+        ("{ reprocess: { intervall: 1m } }", "did you mean interval?"),
+        ("{ reprocess: { backoff_max: 1m } }", "a duration from 5m to 720h, found \"1m\""),
+    ] {
+        let errors = errors(&sink(keys));
+        assert!(errors.contains(expected), "{errors}");
+    }
+}

@@ -1,7 +1,8 @@
 //! What the log needs of a disk: eight operations with one-sentence contracts.
 //!
-//! [`crate::uring::UringDisk`] does them for real, [`crate::sim::SimDisk`] in memory with faults and
-//! crashes. A disk is one directory; names are plain file names in it.
+//! [`crate::uring::UringDisk`] does them for real, [`crate::plain::PlainDisk`] by blocking calls and
+//! [`crate::sim::SimDisk`] in memory with faults and crashes. A disk is one directory; names are plain
+//! file names in it.
 
 use std::ops::{Deref, DerefMut};
 
@@ -28,6 +29,10 @@ pub struct Entry {
     pub name: String,
     pub bytes: u64,
 }
+
+/// A disk's directory may be new, and those that it is in as well: so many of them are synced, for a
+/// file is only as durable as its name.
+pub const PARENTS_SYNCED: usize = 2;
 
 // The futures stay on the executor of the shard that owns the disk: no `Send` is wanted.
 #[allow(async_fn_in_trait)]

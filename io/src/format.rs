@@ -11,6 +11,10 @@
 //!
 //! Versions: a reader accepts [`READER_VERSION_OLDEST`]`..=`[`FORMAT_VERSION`], and refuses a file
 //! whose `reader_version_min` is above its own [`FORMAT_VERSION`] without touching it.
+//!
+//! - 1: the first.
+//! - 2: a frame says how old its oldest timestamp is, in bytes that were 0; a checkpoint may hold a
+//!   position for a tag of a sink. A reader of version 1 reads past both.
 
 use crate::tail::{Fingerprint, Identity};
 use std::ffi::OsStr;
@@ -19,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub const BLOCK_BYTES: usize = 4096;
 /// The version that this program writes.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 /// The oldest version that this program reads.
 pub const READER_VERSION_OLDEST: u16 = 1;
 
@@ -149,7 +153,9 @@ const FH_ENTRIES: usize = FH_RAW_LEN + 4;
 const FH_META_CRC: usize = FH_ENTRIES + 4;
 const FH_BODY_CRC: usize = FH_META_CRC + 4;
 const FH_TAG_LEN: usize = FH_BODY_CRC + 4;
-const FH_END: usize = FH_TAG_LEN + 2;
+/// Version 2; 0 in version 1.
+const FH_STAMP: usize = FH_TAG_LEN + 2 + 6;
+const FH_END: usize = FH_STAMP + 8;
 const FH_CRC: usize = FRAME_HEADER_BYTES - 4;
 pub const FRAME_HEADER_BYTES: usize = 128;
 const _: () = assert!(FH_END <= FH_CRC && FRAME_HEADER_BYTES <= BLOCK_BYTES);
@@ -167,6 +173,8 @@ pub struct FrameHeader {
     pub stream: u64,
     /// When the oldest line of the body arrived, Unix time in nanoseconds.
     pub oldest_arrival_ns: i64,
+    /// The oldest timestamp of the body, likewise; where it is not known, the oldest arrival.
+    pub oldest_stamp_ns: i64,
     pub meta_len: u32,
     pub body_len: u32,
     /// The length of the body before compression.
@@ -200,6 +208,7 @@ impl FrameHeader {
         put_u64(header, FH_ACKED, self.acked.0);
         put_u64(header, FH_STREAM, self.stream);
         put_i64(header, FH_ARRIVAL, self.oldest_arrival_ns);
+        put_i64(header, FH_STAMP, self.oldest_stamp_ns);
         put_u32(header, FH_META_LEN, self.meta_len);
         put_u32(header, FH_BODY_LEN, self.body_len);
         put_u32(header, FH_RAW_LEN, self.raw_len);
@@ -223,6 +232,10 @@ impl FrameHeader {
             acked: Seq(get_u64(bytes, FH_ACKED)),
             stream: get_u64(bytes, FH_STREAM),
             oldest_arrival_ns: get_i64(bytes, FH_ARRIVAL),
+            oldest_stamp_ns: match get_i64(bytes, FH_STAMP) {
+                0 => get_i64(bytes, FH_ARRIVAL),
+                stamp_ns => stamp_ns,
+            },
             meta_len: get_u32(bytes, FH_META_LEN),
             body_len: get_u32(bytes, FH_BODY_LEN),
             raw_len: get_u32(bytes, FH_RAW_LEN),
@@ -370,7 +383,7 @@ const CH_CURSORS: usize = CH_SINKS + 4;
 const CH_CRC: usize = CH_CURSORS + 4;
 const CHECKPOINT_HEADER_BYTES: usize = CH_CRC + 4;
 
-/// The cursor table and the acked position of each sink, as they were when `durable` was.
+/// The cursor table and the acked positions of each sink, as they were when `durable` was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     pub owner: u32,
@@ -383,18 +396,28 @@ pub struct Checkpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkAcked {
     pub sink: String,
+    /// Where it is there: the position counts for the frames of this tag alone, and that of the sink
+    /// itself for all others.
+    pub tag: Option<String>,
     pub acked: Seq,
 }
+
+/// Between the names of a sink and of a tag; no sink has it in its name.
+const SINK_TAG_SIGN: char = '/';
 
 impl Checkpoint {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![0; CHECKPOINT_HEADER_BYTES];
-        for SinkAcked { sink, acked } in &self.acked {
-            let len = u16::try_from(sink.len()).expect("a sink's name is short");
+        for SinkAcked { sink, tag, acked } in &self.acked {
+            let name = match tag {
+                None => sink.clone(),
+                Some(tag) => format!("{sink}{SINK_TAG_SIGN}{tag}"),
+            };
+            let len = u16::try_from(name.len()).expect("a sink's name is short, and so is a tag");
             out.extend_from_slice(&acked.0.to_le_bytes());
             out.extend_from_slice(&len.to_le_bytes());
-            out.extend_from_slice(sink.as_bytes());
+            out.extend_from_slice(name.as_bytes());
         }
         for cursor in &self.cursors {
             cursor.encode(&mut out);
@@ -433,8 +456,12 @@ impl Checkpoint {
             check_length(rest, 10)?;
             let len = get_u16(rest, 8) as usize;
             check_length(rest, 10 + len)?;
-            let sink = String::from_utf8_lossy(&rest[10..10 + len]).into_owned();
-            acked.push(SinkAcked { sink, acked: Seq(get_u64(rest, 0)) });
+            let name = String::from_utf8_lossy(&rest[10..10 + len]);
+            let (sink, tag) = match name.split_once(SINK_TAG_SIGN) {
+                None => (name.into_owned(), None),
+                Some((sink, tag)) => (sink.to_owned(), Some(tag.to_owned())),
+            };
+            acked.push(SinkAcked { sink, tag, acked: Seq(get_u64(rest, 0)) });
             rest = &rest[10 + len..];
         }
         let mut cursors = Vec::new();
@@ -561,6 +588,7 @@ mod tests {
             acked: Seq(3),
             stream: 9,
             oldest_arrival_ns: 1_700_000_000_000_000_000,
+            oldest_stamp_ns: 1_690_000_000_000_000_000,
             meta_len: as_u32(meta.len()),
             body_len: as_u32(body.len()),
             raw_len: 99,
@@ -581,7 +609,11 @@ mod tests {
             owner: 2,
             generation: 11,
             durable: Seq(7),
-            acked: vec![SinkAcked { sink: "loki".into(), acked: Seq(6) }],
+            acked: vec![
+                SinkAcked { sink: "loki".into(), tag: None, acked: Seq(6) },
+                SinkAcked { sink: "loki".into(), tag: Some("team-a".into()), acked: Seq(4) },
+                SinkAcked { sink: "loki".into(), tag: Some(String::new()), acked: Seq(5) },
+            ],
             cursors: vec![cursor()],
         }
     }
@@ -600,7 +632,7 @@ mod tests {
         .encode(&mut block);
         assert_eq!(
             hex(&block[..SH_END]),
-            "4c43415057414c0a010001000300000088776655443322112a0000000000000005000000"
+            "4c43415057414c0a020001000300000088776655443322112a0000000000000005000000"
         );
         let frame = frame();
         assert_eq!(hex(&frame[..24]), "4c43415046524d0aefcdab89674523010700000000000000");
@@ -615,7 +647,7 @@ mod tests {
     }
 
     const GOLDEN_FRAME_CRC: u32 = 3_923_261_661;
-    const GOLDEN_CHECKPOINT_CRC: u32 = 1_674_729_051;
+    const GOLDEN_CHECKPOINT_CRC: u32 = 12_415_122;
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|b| format!("{b:02x}")).collect()

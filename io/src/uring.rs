@@ -3,7 +3,7 @@
 //! Data moves through the ring; operations on names (list, rename, unlink, sync of the directory)
 //! have no place in the ring and run on the executor's blocking thread, so that none stalls a shard.
 
-use crate::disk::{Disk, DiskError, Entry};
+use crate::disk::{Disk, DiskError, Entry, PARENTS_SYNCED};
 use crate::format::{BLOCK_BYTES, TMP_SUFFIX};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use std::fs;
@@ -47,7 +47,7 @@ impl UringDisk {
                 .create(path)
                 .map_err(|source| error("create directory", path, source))?;
         }
-        if let Some(parent) = dir.parent() {
+        for parent in dir.ancestors().skip(1).take(PARENTS_SYNCED) {
             sync_directory(parent)?;
         }
         probe(dir).await?;

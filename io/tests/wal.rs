@@ -4,13 +4,13 @@ use io::disk::Disk;
 use io::format::{BLOCK_BYTES, Cursor, Seq, segment_name};
 use io::sim::{Fault, SimDisk, random, run};
 use io::tail::{Fingerprint, Identity};
-use io::wal::{Backlog, Committed, Options, Recovered, Sealed, Wal, WalError};
+use io::wal::{Acked, Backlog, Committed, Options, Recovered, Sealed, Wal, WalError};
 use std::collections::BTreeMap;
 
 fn options() -> Options {
     Options {
         owner: 0,
-        sink: "loki".into(),
+        sinks: vec!["loki".into()],
         segment_bytes: 16 * BLOCK_BYTES as u64,
         bytes_max: 64 * BLOCK_BYTES as u64,
         group_bytes_max: 4 * BLOCK_BYTES,
@@ -30,7 +30,16 @@ fn frame(n: u64) -> Sealed {
     };
     cursor.encode(&mut meta);
     let body = n.to_le_bytes().repeat(1 + usize::try_from(n * 37 % 1200).unwrap());
-    Sealed { meta, tag_len: 3, body, raw_len: 10, entries: 1, stream: 0, oldest_arrival_ns: 5 }
+    Sealed {
+        meta,
+        tag_len: 3,
+        body,
+        raw_len: 10,
+        entries: 1,
+        stream: 0,
+        oldest_arrival_ns: 5,
+        oldest_stamp_ns: 4,
+    }
 }
 
 fn content(body: &[u8]) -> u64 {
@@ -89,7 +98,7 @@ fn drive(wal: &Wal<SimDisk>, model: &mut Model, mut seed: u64, steps: u64, first
                 let (acked, durable) = (ladder.acked.0.0, ladder.durable.0.0);
                 let to = acked + random(&mut seed) % (durable - acked + 1);
                 wal.sent(Seq(to.max(ladder.sent.0.0)));
-                wal.ack(Seq(to));
+                wal.ack(0, Acked::up_to(Seq(to)));
                 model.acked = to;
             }
             _ => {
@@ -230,7 +239,7 @@ fn the_quota_pushes_back_and_acks_make_room() {
     assert!(n > 10, "took {n} frames");
     assert!(wal.disk_bytes() <= options().bytes_max);
     wal.sent(Seq(n - 1));
-    wal.ack(Seq(n - 1));
+    wal.ack(0, Acked::up_to(Seq(n - 1)));
     assert!(wal.can_trim());
     run(wal.checkpoint()).unwrap();
     assert!(wal.append(frame(n)).is_ok(), "room again");
@@ -318,7 +327,7 @@ fn all_segments_missing_is_a_gap_and_the_log_goes_on() {
     let disk = several_segments(12);
     let (wal, _) = open(&disk);
     wal.sent(Seq(7));
-    wal.ack(Seq(7));
+    wal.ack(0, Acked::up_to(Seq(7)));
     run(wal.checkpoint()).unwrap();
     for entry in run(disk.list()).unwrap().iter().filter(|e| e.name.ends_with(".wal")) {
         disk.lose(&entry.name);
@@ -352,7 +361,7 @@ fn without_checkpoints_the_oldest_frame_comes_first() {
         let disk = several_segments(10);
         let (wal, _) = open(&disk);
         wal.sent(Seq(10));
-        wal.ack(Seq(9));
+        wal.ack(0, Acked::up_to(Seq(9)));
         run(wal.checkpoint()).unwrap();
         run(wal.checkpoint()).unwrap();
         let left = read_all(&open(&disk).0).0;
@@ -365,6 +374,45 @@ fn without_checkpoints_the_oldest_frame_comes_first() {
         let frames = read_all(&wal).0;
         assert!(frames.len() > 1 && frames.ends_with(&[10]), "sent again, not lost: {frames:?}");
     }
+}
+
+#[test]
+fn each_sink_and_each_tag_of_it_goes_on_where_it_was() {
+    let names = |sinks: &[&str]| Options {
+        sinks: sinks.iter().map(ToString::to_string).collect(),
+        ..options()
+    };
+    let disk = several_segments(20);
+    let (wal, recovered) = run(Wal::open(disk.clone(), names(&["loki", "far"]))).unwrap();
+    assert_eq!(recovered.unacked, 20);
+    wal.sent(Seq(20));
+    let behind = [("slow".to_owned(), Seq(3)), (String::new(), Seq(5))];
+    let loki = Acked { all: Seq(9), behind: behind.into() };
+    wal.ack(0, loki.clone());
+    assert_eq!(wal.ladder().acked.0, Seq(0), "the other sink needs them all");
+    wal.ack(1, Acked::up_to(Seq(2)));
+    assert_eq!(wal.ladder().acked.0, Seq(2));
+    assert!(wal.checkpoint_is_stale(), "no frame can say this");
+    run(wal.checkpoint()).unwrap();
+    assert!(!wal.checkpoint_is_stale());
+
+    let sinks = names(&["far", "new", "loki"]);
+    let (wal, recovered) = run(Wal::open(disk.clone(), sinks)).unwrap();
+    assert_eq!(recovered.gaps, []);
+    assert_eq!(wal.acked(2), loki);
+    assert_eq!((loki.of("slow"), loki.of(""), loki.of("quick")), (Seq(3), Seq(5), Seq(9)));
+    assert_eq!(wal.acked(0), Acked::up_to(Seq(2)));
+    let left = wal.ladder().trimmed.0;
+    assert_eq!(wal.acked(1), Acked::up_to(left), "a new sink gets all that is left");
+    assert_eq!(wal.ladder().acked.0, left);
+
+    // A frame says what every sink is past, and that counts for all of them.
+    wal.sent(Seq(20));
+    (0..3).for_each(|sink| wal.ack(sink, Acked::up_to(Seq(12 + sink as u64))));
+    wal.append(frame(21)).unwrap();
+    run(wal.commit()).unwrap();
+    let (wal, _) = run(Wal::open(disk, names(&["loki", "far"]))).unwrap();
+    assert_eq!((wal.acked(0), wal.acked(1)), (Acked::up_to(Seq(12)), Acked::up_to(Seq(12))));
 }
 
 #[test]

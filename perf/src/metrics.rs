@@ -100,8 +100,6 @@ metrics! {
             "Durable frames that could not be read back.",
         backlog_frames: counter "log_capturer_backlog_frames_total"
             "Frames that were read back from the log because the sink had fallen behind.",
-        parked_bytes: gauge "log_capturer_parked_bytes"
-            "Bytes of pushes that the sink refused for good, kept in parked/.",
     }
 }
 
@@ -113,11 +111,13 @@ metrics! {
         retried: counter "log_capturer_pushes_retried_total"
             "Pushes that will be sent again: the sink failed, or was not reached.",
         split: counter "log_capturer_pushes_split_total"
-            "Pushes that are sent again in parts.",
+            "Pushes that are sent again in parts because they are too large, or seem to be.",
+        isolated: counter "log_capturer_pushes_isolated_total"
+            "Pushes that are sent again in parts because something in them is refused or limited.",
         held: counter "log_capturer_pushes_held_total"
             "Pushes held back because the sink refuses service: 260, 401, 403, 404, redirects.",
         rejected: counter "log_capturer_pushes_rejected_total"
-            "Pushes that the sink refuses for good: parked.",
+            "Pushes that the sink refuses for good: their entries go to the dead-letter queue.",
         push_body_bytes: counter "log_capturer_push_body_bytes_total"
             "Bytes of accepted pushes on the wire.",
         push_entries: counter "log_capturer_push_entries_total"
@@ -128,6 +128,18 @@ metrics! {
             "Time from the arrival of a push's oldest line to the sink's answer.",
         in_flight: gauge "log_capturer_pushes_in_flight"
             "Pushes under way.",
+        dlq_entries: gauge "log_capturer_dlq_entries"
+            "Entries in the dead-letter queues of the sink.",
+        dlq_bytes: gauge "log_capturer_dlq_bytes"
+            "Disk space that they take, preallocation included.",
+        dlq_stored: counter "log_capturer_dlq_stored_total"
+            "Entries that the sink refused and that were put into its dead-letter queues.",
+        dlq_dropped: counter "log_capturer_dlq_dropped_total"
+            "Entries that were dropped from full dead-letter queues to make room (when_full: drop_oldest): lost.",
+        dlq_replayed: counter "log_capturer_dlq_replayed_frames_total"
+            "Frames of dead-letter queues that were sent again; what was refused once more is back there.",
+        breakers_open: gauge "log_capturer_breakers_open"
+            "Tenants to whom nothing but a probe is sent, because the sink fails them; GET /sinks names them.",
     }
 }
 

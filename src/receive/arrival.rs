@@ -3,22 +3,26 @@
 
 use super::admit::{Door, Measure, Refusal, Refused};
 use super::{json, lines, logs, otlp, push};
-use crate::batch::put_metadata;
-use crate::intake::Pending;
+use crate::alone::{self, Standing};
+use crate::batch::{Batch, put_metadata};
+use crate::intake::Tenant;
 use crate::labels::{self, Pair};
+use io::format::Seq;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// The streams that came in the last hour, by their hash.
 pub struct Streams {
     max: usize,
-    seen: HashMap<u64, Instant>,
+    seen: HashMap<u64, (Instant, Rc<Standing>)>,
     hasher: RandomState,
     /// When it was last full of streams that are still in use.
     full_at: Option<Instant>,
+    overflow: Option<Rc<Standing>>,
 }
 
 /// A stream that nobody pushed to for this long counts no more.
@@ -31,31 +35,43 @@ const OVERFLOW_METADATA: &str = "overflow_labels";
 
 impl Streams {
     pub fn new(max: usize) -> Streams {
-        Streams { max, seen: HashMap::new(), hasher: RandomState::new(), full_at: None }
+        Streams {
+            max,
+            seen: HashMap::new(),
+            hasher: RandomState::new(),
+            full_at: None,
+            overflow: None,
+        }
     }
 
-    /// Whether there is room for a stream with these labels, in whatever order.
-    pub fn admit(&mut self, pairs: &[Pair<'_>]) -> bool {
+    /// Whether there is room for a stream with these labels, in whatever order: how it stands.
+    pub fn admit(&mut self, pairs: &[Pair<'_>], labels: &str) -> Option<Rc<Standing>> {
         let hash = pairs.iter().fold(0_u64, |sum, (name, value)| {
             sum.wrapping_add(self.hasher.hash_one((name, value.as_ref())))
         });
         let now = Instant::now();
-        if let Some(seen) = self.seen.get_mut(&hash) {
+        if let Some((seen, standing)) = self.seen.get_mut(&hash) {
             *seen = now;
-            return true;
+            return Some(standing.clone());
         }
         if self.seen.len() >= self.max {
             if self.full_at.is_some_and(|at| now.duration_since(at) < LOOK_INTERVAL) {
-                return false;
+                return None;
             }
-            self.seen.retain(|_, seen| now.duration_since(*seen) < STREAM_TIME_MAX);
+            self.seen.retain(|_, (seen, _)| now.duration_since(*seen) < STREAM_TIME_MAX);
             if self.seen.len() >= self.max {
                 self.full_at = Some(now);
-                return false;
+                return None;
             }
         }
-        self.seen.insert(hash, now);
-        true
+        let standing = Rc::new(Standing::new(labels));
+        self.seen.insert(hash, (now, standing.clone()));
+        Some(standing)
+    }
+
+    /// The stream that takes in those for which there is no room.
+    fn overflow(&mut self, labels: &str) -> Rc<Standing> {
+        self.overflow.get_or_insert_with(|| Rc::new(Standing::new(labels))).clone()
     }
 }
 
@@ -93,8 +109,8 @@ pub struct Arrival<'a> {
     fixed: &'a [(String, String)],
     streams: &'a mut Streams,
     stamps: Stamps<'a>,
-    pending: &'a mut Pending,
-    block_raw_bytes: usize,
+    tenant: &'a mut Tenant,
+    terms: Terms<'a>,
     /// Metadata of the entry at hand, encoded.
     metadata: Vec<u8>,
     lines: u64,
@@ -102,9 +118,19 @@ pub struct Arrival<'a> {
     refused: Refused,
 }
 
+/// What entries are taken in by.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    pub block_raw_bytes: usize,
+    /// Up to here every sink has everything.
+    pub acked: Seq,
+    pub alone: &'a alone::Limits,
+}
+
 /// A stream that may come in, under these labels.
 struct Admitted {
     labels: String,
+    standing: Rc<Standing>,
     /// Its own, where it goes into the overflow stream.
     overflow: Option<String>,
 }
@@ -115,16 +141,16 @@ impl<'a> Arrival<'a> {
         fixed: &'a [(String, String)],
         streams: &'a mut Streams,
         stamps: Stamps<'a>,
-        pending: &'a mut Pending,
-        block_raw_bytes: usize,
+        tenant: &'a mut Tenant,
+        terms: Terms<'a>,
     ) -> Arrival<'a> {
         Arrival {
             door,
             fixed,
             streams,
             stamps,
-            pending,
-            block_raw_bytes,
+            tenant,
+            terms,
             metadata: Vec::new(),
             lines: 0,
             bytes: 0,
@@ -150,14 +176,16 @@ impl<'a> Arrival<'a> {
         pairs.sort();
         let labels = labels::render_pairs(&pairs);
         self.door.labels(&labels, &pairs)?;
-        if self.streams.admit(&pairs) {
-            return Ok(Admitted { labels, overflow: None });
+        if let Some(standing) = self.streams.admit(&pairs, &labels) {
+            return Ok(Admitted { labels, standing, overflow: None });
         }
         let mut common: Vec<Pair<'_>> = vec![(OVERFLOW_LABEL, "true".into())];
         let fixed = self.fixed.iter();
         common.extend(fixed.map(|(name, value)| (name.as_str(), Cow::from(value.as_str()))));
         common.sort();
-        Ok(Admitted { labels: labels::render_pairs(&common), overflow: Some(labels) })
+        let common = labels::render_pairs(&common);
+        let standing = self.streams.overflow(&common);
+        Ok(Admitted { labels: common, standing, overflow: Some(labels) })
     }
 
     pub fn encoded_stream(&mut self, stream: &push::Stream<'_>) {
@@ -220,59 +248,117 @@ impl<'a> Arrival<'a> {
             Err(refusal) => return self.refused.add(&refusal, count as u64),
         };
         let mut entries = entries.peekable();
-        while entries.peek().is_some() {
-            let batch = self.pending.batch();
-            let room = self.block_raw_bytes.saturating_sub(batch.raw_bytes());
-            let mut element = batch.element(&admitted.labels, self.stamps.now_ns);
-            let mut taken = 0;
-            while taken <= room
-                && let Some((mut measure, entry)) = entries.next()
-            {
-                if let Some(labels) = &admitted.overflow {
-                    measure.metadata_bytes += OVERFLOW_METADATA.len() + labels.len();
-                    measure.metadata_pairs += 1;
-                }
-                if let Err(refusal) = self.door.entry(&admitted.labels, &measure) {
-                    self.refused.add(&refusal, 1);
-                    continue;
-                }
-                self.metadata.clear();
-                match &entry {
-                    Entry::Line(_) => {}
-                    Entry::Encoded(entry) if entry.plain => {}
-                    Entry::Encoded(entry) => {
-                        entry.metadata().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
-                    }
-                    Entry::Json(entry) => {
-                        entry.metadata().for_each(|(n, v)| put_metadata(&mut self.metadata, n, v));
-                    }
-                    Entry::Made(_, metadata) => {
-                        metadata.iter().for_each(|part| self.metadata.extend_from_slice(part));
-                    }
-                }
-                if let Some(labels) = &admitted.overflow {
-                    put_metadata(&mut self.metadata, OVERFLOW_METADATA, labels);
-                }
-                let stamp_ns = measure.stamp_ns;
-                match &entry {
-                    Entry::Encoded(entry) if entry.plain => {
-                        element.push_encoded(entry.bytes, &self.metadata);
-                    }
-                    // Without what is not known here, which Loki might know, and refuse.
-                    Entry::Encoded(entry) => element.push(stamp_ns, entry.line(), &self.metadata),
-                    Entry::Line(line) | Entry::Made(line, _) => {
-                        element.push(stamp_ns, line, &self.metadata);
-                    }
-                    Entry::Json(entry) => {
-                        element.push(stamp_ns, entry.line.as_bytes(), &self.metadata);
-                    }
-                }
-                taken += measure.line_bytes + measure.metadata_bytes;
-                self.lines += 1;
-                self.bytes += measure.line_bytes as u64;
+        let Terms { block_raw_bytes, acked, alone } = self.terms;
+        let standing = admitted.standing.clone();
+        while let Some((first, _)) = entries.peek() {
+            let now_ns = self.stamps.now_ns;
+            // Whether it is late shows before anything of it is put anywhere.
+            standing.came(0, (first.stamp_ns, first.stamp_ns), now_ns, alone);
+            let apart = standing.travels_alone(acked).then_some(&standing);
+            let (tenant, mut into) = (
+                &mut *self.tenant,
+                Into {
+                    door: self.door,
+                    admitted: &admitted,
+                    metadata: &mut self.metadata,
+                    refused: &mut self.refused,
+                    taken: Took::default(),
+                },
+            );
+            tenant.put(apart, |pending| {
+                into.element(pending.batch(), now_ns, block_raw_bytes, &mut entries);
+                pending.cut(block_raw_bytes);
+            });
+            let took = into.taken;
+            standing.came(took.bytes, took.stamps, now_ns, alone);
+            self.lines += took.lines;
+            self.bytes += took.bytes;
+        }
+    }
+}
+
+/// What one element took in.
+#[derive(Clone, Copy)]
+struct Took {
+    lines: u64,
+    bytes: u64,
+    stamps: (i64, i64),
+}
+
+impl Default for Took {
+    fn default() -> Took {
+        Took { lines: 0, bytes: 0, stamps: (i64::MAX, i64::MIN) }
+    }
+}
+
+/// Where the entries of a stream go, and by what they are judged.
+struct Into<'s> {
+    door: &'s Door<'s>,
+    admitted: &'s Admitted,
+    metadata: &'s mut Vec<u8>,
+    refused: &'s mut Refused,
+    taken: Took,
+}
+
+impl Into<'_> {
+    /// One element of entries, no larger than a block.
+    fn element<'b>(
+        &mut self,
+        batch: &mut Batch,
+        now_ns: i64,
+        block_raw_bytes: usize,
+        entries: &mut impl Iterator<Item = (Measure, Entry<'b, 'b>)>,
+    ) {
+        let room = block_raw_bytes.saturating_sub(batch.raw_bytes());
+        let mut element = batch.element(&self.admitted.labels, now_ns);
+        let mut taken = 0;
+        while taken <= room
+            && let Some((mut measure, entry)) = entries.next()
+        {
+            if let Some(labels) = &self.admitted.overflow {
+                measure.metadata_bytes += OVERFLOW_METADATA.len() + labels.len();
+                measure.metadata_pairs += 1;
             }
-            drop(element);
-            self.pending.cut(self.block_raw_bytes);
+            if let Err(refusal) = self.door.entry(&self.admitted.labels, &measure) {
+                self.refused.add(&refusal, 1);
+                continue;
+            }
+            self.metadata.clear();
+            match &entry {
+                Entry::Line(_) => {}
+                Entry::Encoded(entry) if entry.plain => {}
+                Entry::Encoded(entry) => {
+                    entry.metadata().for_each(|(n, v)| put_metadata(self.metadata, n, v));
+                }
+                Entry::Json(entry) => {
+                    entry.metadata().for_each(|(n, v)| put_metadata(self.metadata, n, v));
+                }
+                Entry::Made(_, metadata) => {
+                    metadata.iter().for_each(|part| self.metadata.extend_from_slice(part));
+                }
+            }
+            if let Some(labels) = &self.admitted.overflow {
+                put_metadata(self.metadata, OVERFLOW_METADATA, labels);
+            }
+            let stamp_ns = measure.stamp_ns;
+            match &entry {
+                Entry::Encoded(entry) if entry.plain => {
+                    element.push_encoded(stamp_ns, entry.bytes, self.metadata);
+                }
+                // Without what is not known here, which Loki might know, and refuse.
+                Entry::Encoded(entry) => element.push(stamp_ns, entry.line(), self.metadata),
+                Entry::Line(line) | Entry::Made(line, _) => {
+                    element.push(stamp_ns, line, self.metadata);
+                }
+                Entry::Json(entry) => {
+                    element.push(stamp_ns, entry.line.as_bytes(), self.metadata);
+                }
+            }
+            taken += measure.line_bytes + measure.metadata_bytes;
+            let Took { lines, bytes, stamps } = &mut self.taken;
+            *lines += 1;
+            *bytes += measure.line_bytes as u64;
+            *stamps = (stamps.0.min(stamp_ns), stamps.1.max(stamp_ns));
         }
     }
 }
@@ -318,13 +404,17 @@ mod tests {
     fn streams_beyond_the_limit_are_told() {
         let mut streams = Streams::new(2);
         let one = |value: &'static str| vec![("a", Cow::from(value))];
-        assert!(streams.admit(&one("1")) && streams.admit(&one("2")));
-        assert!(!streams.admit(&one("3")));
-        assert!(streams.admit(&one("1")), "known ones go on");
+        let admit = |streams: &mut Streams, pairs: &[Pair<'_>]| streams.admit(pairs, "").is_some();
+        assert!(admit(&mut streams, &one("1")) && admit(&mut streams, &one("2")));
+        assert!(!admit(&mut streams, &one("3")));
+        assert!(admit(&mut streams, &one("1")), "known ones go on");
         let (ab, ba) =
             ([("a", "1".into()), ("b", "2".into())], [("b", "2".into()), ("a", "1".into())]);
         let mut streams = Streams::new(1);
-        assert!(streams.admit(&ab) && streams.admit(&ba), "the order of labels is nothing");
+        assert!(
+            admit(&mut streams, &ab) && admit(&mut streams, &ba),
+            "the order of labels is nothing"
+        );
     }
 
     #[test]
@@ -341,9 +431,11 @@ mod tests {
         };
         let door = Door::new(&limits, 0);
         let mut streams = Streams::new(1);
-        let (mut pending, last_ns) = (Pending::default(), Cell::new(0));
+        let (mut tenant, last_ns) = (Tenant::default(), Cell::new(0));
+        let alone = alone::Limits { stream_rate: 1 << 20, late_ns: i64::MAX };
+        let terms = Terms { block_raw_bytes: 1000, acked: Seq::NONE, alone: &alone };
         let stamps = Stamps::new(&last_ns, 0, 0, 1);
-        let mut arrival = Arrival::new(&door, &[], &mut streams, stamps, &mut pending, 1000);
+        let mut arrival = Arrival::new(&door, &[], &mut streams, stamps, &mut tenant, terms);
         for value in ["1", "2", "33"] {
             arrival.lines(vec![("a", value.into())], b"line");
         }

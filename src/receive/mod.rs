@@ -20,10 +20,11 @@ mod endpoint;
 pub use answer::{Error, no_endpoint, respond};
 pub use endpoint::{Endpoint, Form};
 
+use crate::alone;
 use crate::block::Block;
 use crate::intake::{Intake, Ticket};
 use admit::{Door, Refused};
-use arrival::Arrival;
+use arrival::{Arrival, Terms};
 use body::{BadBody, Body, Decoder, Encoding};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap};
@@ -42,8 +43,6 @@ use std::time::{Duration, Instant};
 pub struct Options {
     /// Added to every stream, in place of a client's of the same name.
     pub labels: Vec<(String, String)>,
-    /// Of requests that name none.
-    pub tenant: String,
     /// Whether a request may name its tenant.
     pub tenant_header: bool,
     /// Whether an answer waits for the disk.
@@ -64,6 +63,7 @@ pub struct Options {
     pub kept_bytes_max: usize,
     /// How long the disk is waited for.
     pub answer_time_max: Duration,
+    pub alone: alone::Limits,
     /// Which shard of how many: no two give the same timestamp.
     pub shard: u32,
     pub shards: u32,
@@ -263,7 +263,8 @@ impl Receiver {
     fn tenant(&self, headers: &HeaderMap) -> Result<String, Error> {
         let Some(named) = headers.get("x-scope-orgid").filter(|_| self.options.tenant_header)
         else {
-            return Ok(self.options.tenant.clone());
+            // That of each sink.
+            return Ok(String::new());
         };
         let is_sign = |byte: &u8| byte.is_ascii_alphanumeric() || TENANT_SIGNS.contains(byte);
         let bytes = named.as_bytes();
@@ -291,6 +292,8 @@ impl Receiver {
         if push.streams.is_empty() {
             return Err(Error::NoStreams);
         }
+        let now_ns = perf::clock::unix_ns();
+        let mut standings = Vec::new();
         let passes = push.plain
             && push.entries > 0
             && self.options.labels.is_empty()
@@ -301,9 +304,19 @@ impl Receiver {
             && push.streams.iter().all(|stream| {
                 stream.passes
                     && door.labels(stream.labels, &stream.pairs).is_ok()
-                    && self.streams.borrow_mut().admit(&stream.pairs)
+                    && self.streams.borrow_mut().admit(&stream.pairs, stream.labels).is_some_and(
+                        |standing| {
+                            let stamps = (stream.oldest_ns, stream.newest_ns);
+                            standing.came(0, stamps, now_ns, &self.options.alone);
+                            standings.push(standing);
+                            true
+                        },
+                    )
             });
-        if !passes {
+        // Of several streams, none may have to travel alone.
+        let acked = self.intake.acked();
+        let alone = standings.iter().find(|standing| standing.travels_alone(acked)).cloned();
+        if !passes || (alone.is_some() && push.streams.len() > 1) {
             return Ok(self.arrive(tenant, &door, |arrival| {
                 for stream in &push.streams {
                     arrival.encoded_stream(stream);
@@ -313,11 +326,17 @@ impl Receiver {
         let block = Block {
             raw_len: u32::try_from(raw.len()).expect("checked against a limit"),
             entries: u32::try_from(push.entries).expect("likewise"),
+            oldest_stamp_ns: push.streams.iter().map(|s| s.oldest_ns).fold(now_ns, i64::min),
             body: std::mem::take(&mut body.bytes),
         };
         let (lines, bytes) = (push.entries as u64, push.line_bytes as u64);
-        let now_ns = perf::clock::unix_ns();
-        let ((), ticket) = self.intake.take(tenant, |pending| pending.add(block, now_ns));
+        for (stream, standing) in push.streams.iter().zip(&standings) {
+            let stamps = (stream.oldest_ns, stream.newest_ns);
+            standing.came(stream.line_bytes as u64, stamps, now_ns, &self.options.alone);
+        }
+        let ((), ticket) = self.intake.take(tenant, |tenant| {
+            tenant.put(alone.as_ref(), |pending| pending.add(block, now_ns));
+        });
         Ok(Taken { lines, bytes, refused: Refused::default(), ticket: Some(ticket) })
     }
 
@@ -376,16 +395,14 @@ impl Receiver {
         let mut streams = self.streams.borrow_mut();
         let stamps =
             arrival::Stamps::new(&self.last_ns, now_ns, self.options.shard, self.options.shards);
-        let block_raw_bytes = self.intake.options().block_raw_bytes;
-        let ((lines, bytes, refused), ticket) = self.intake.take(tenant, |pending| {
-            let mut arrival = Arrival::new(
-                door,
-                &self.options.labels,
-                &mut streams,
-                stamps,
-                pending,
-                block_raw_bytes,
-            );
+        let terms = Terms {
+            block_raw_bytes: self.intake.options().block_raw_bytes,
+            acked: self.intake.acked(),
+            alone: &self.options.alone,
+        };
+        let ((lines, bytes, refused), ticket) = self.intake.take(tenant, |tenant| {
+            let mut arrival =
+                Arrival::new(door, &self.options.labels, &mut streams, stamps, tenant, terms);
             put(&mut arrival);
             arrival.done()
         });

@@ -55,6 +55,10 @@ pub struct Stream<'a> {
     pub labels: &'a str,
     pub pairs: Vec<Pair<'a>>,
     pub entries: usize,
+    pub line_bytes: usize,
+    /// Of its entries.
+    pub oldest_ns: i64,
+    pub newest_ns: i64,
     /// Every entry passes the door.
     pub passes: bool,
     message: &'a [u8],
@@ -101,6 +105,11 @@ impl<'a> Push<'a> {
         Ok(push)
     }
 
+    /// Reads what came through a door before.
+    pub fn read_stored(raw: &'a [u8]) -> Result<Push<'a>, BadPush> {
+        Push::read(raw, Size { streams_max: usize::MAX, entries_max: usize::MAX }, &Door::OPEN)
+    }
+
     fn stream(
         &mut self,
         message: &'a [u8],
@@ -113,7 +122,16 @@ impl<'a> Push<'a> {
             BadPush::Labels { labels: labels[..cut].to_owned(), source }
         })?;
         self.plain &= labels::is_plain(labels, &pairs);
-        let mut stream = Stream { labels, pairs, entries: 0, passes: true, message };
+        let mut stream = Stream {
+            labels,
+            pairs,
+            entries: 0,
+            line_bytes: 0,
+            oldest_ns: i64::MAX,
+            newest_ns: i64::MIN,
+            passes: true,
+            message,
+        };
         for field in Fields::of(message) {
             match field? {
                 (FIELD_ENTRIES, Value::Bytes(entry)) => {
@@ -123,7 +141,9 @@ impl<'a> Push<'a> {
                         return Err(BadPush::TooMany { what, found: 0, max: 0 });
                     }
                     let measure = measure(entry, &mut self.plain)?;
-                    self.line_bytes += measure.line_bytes;
+                    stream.line_bytes += measure.line_bytes;
+                    stream.oldest_ns = stream.oldest_ns.min(measure.stamp_ns);
+                    stream.newest_ns = stream.newest_ns.max(measure.stamp_ns);
                     stream.passes &= door.entry(labels, &measure).is_ok();
                 }
                 (FIELD_ENTRIES, _) => return Err(BadPush::Expected("an entry")),
@@ -133,6 +153,7 @@ impl<'a> Push<'a> {
             }
         }
         self.entries += stream.entries;
+        self.line_bytes += stream.line_bytes;
         Ok(stream)
     }
 

@@ -10,6 +10,8 @@ use clap::{Args, ValueEnum};
 use std::time::{Duration, Instant};
 
 const BEFORE: Duration = Duration::from_secs(3);
+/// What the drain is to be of the live rate, the live load going on.
+const DRAIN_RATE_LEAST: f64 = 3.0;
 const LIMIT: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone, Args)]
@@ -66,7 +68,8 @@ pub fn run(options: &Options, bed: &Bed, report: &mut Report) -> Result<(), Erro
     let (received, peak) = (stub.received_in_all(), product.usage()?.rss_peak_bytes);
     let behind = writer.lines().saturating_sub(received);
     let log_bytes = product.metric("log_capturer_wal_bytes")?;
-    let healed = Instant::now();
+    let (healed, written_before) = (Instant::now(), writer.lines());
+    stub.watch_backlog();
     stub.heal();
     // Caught up: no more than half a second of lines is missing.
     while writer.lines().saturating_sub(stub.received_in_all()) > workload.rate / 2 {
@@ -75,7 +78,8 @@ pub fn run(options: &Options, bed: &Bed, report: &mut Report) -> Result<(), Erro
         std::thread::sleep(Duration::from_millis(5));
     }
     let caught_up = healed.elapsed().as_secs_f64();
-    let drained = stub.received_in_all() - received;
+    let all_rate = (stub.received_in_all() - received) as f64 / caught_up;
+    let live_rate = (writer.lines() - written_before) as f64 / caught_up;
     let written = writer.stop()?;
     let _ = stub.wait_for_lines(written.lines_in_all(), LIMIT);
     timeline.look(&product, &stub)?;
@@ -84,7 +88,11 @@ pub fn run(options: &Options, bed: &Bed, report: &mut Report) -> Result<(), Erro
     let verified = stub.verify(&written);
     require(verified.complete(), || format!("expected every line: {verified:?}\n{log}"))?;
     let disk = timeline.samples.iter().map(|sample| sample.disk_bytes).max().unwrap_or(0);
-    let drain_rate = drained as f64 / caught_up;
+    // Of the lines that were there when Loki came back, from the first of them to the last.
+    let backlog = stub.backlog();
+    require(backlog.lines > 0, || format!("nothing was left to drain\n{log}"))?;
+    let drain_rate = backlog.rate();
+    let in_disorder = verified.out_of_order + verified.out_of_sequence;
     report.add(
         &format!("{} lines/s, {:?} for {:?}", workload.rate, options.how, options.duration),
         [
@@ -94,8 +102,15 @@ pub fn run(options: &Options, bed: &Bed, report: &mut Report) -> Result<(), Erro
             Figure::less("disk at most", mib(disk), "MiB"),
             Figure::less("peak memory meanwhile", mib(peak), "MiB").target(Target::AtMost(100.0)),
             Figure::less("until it had caught up", caught_up, "s"),
+            Figure::plain("lines written meanwhile", live_rate, "lines/s"),
+            Figure::plain("lines received meanwhile", all_rate, "lines/s"),
+            Figure::less("until the drain began", backlog.first.as_secs_f64(), "s"),
+            Figure::less("until the backlog was here", backlog.last.as_secs_f64(), "s"),
             Figure::more("drain rate", drain_rate, "lines/s"),
-            Figure::more("drain rate to live rate", drain_rate / workload.rate as f64, "x"),
+            Figure::more("drain rate to live rate", drain_rate / workload.rate as f64, "x")
+                .target(Target::AtLeast(DRAIN_RATE_LEAST)),
+            Figure::less("lines out of order", in_disorder as f64, "lines")
+                .target(Target::AtMost(0.0)),
             Figure::less("lines lost", verified.lost as f64, "lines").target(Target::AtMost(0.0)),
             Figure::less("lines sent again", verified.repeated as f64, "lines"),
             Figure::less("lines twice in a query", verified.repeated_visibly as f64, "lines"),

@@ -30,8 +30,9 @@ pub struct Options {
     /// The objective.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "500ms")]
     p99_max: Duration,
-    /// What the stub does wrong: answer=STATUS, delay=TIME, reset, lost-answer, slow-body=TIME, masked or
-    /// partial=ONE_OF, with :PUSHES for how often. Repeat it for one after the other.
+    /// What the stub does wrong: answer=STATUS, delay=TIME, reset, lost-answer, slow-body=TIME, masked,
+    /// partial=ONE_OF, or another that bench/README.md lists, several at once with + between them,
+    /// with :PUSHES for how often. Repeat it for one after the other.
     #[arg(long)]
     fault: Vec<Script>,
     /// A real Loki in place of the stub.

@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn an_early_answer_is_read_though_nobody_takes_the_rest() {
-        let (addr, _held) = server(&["HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n"]);
+        let (addr, _held) =
+            server(&["HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n"]);
         let mut client = Client::connect(addr, Duration::from_secs(5)).unwrap();
         assert_eq!(client.send_unwanted(&vec![b'x'; 32 << 20]).unwrap(), 413);
     }

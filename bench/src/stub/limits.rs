@@ -2,6 +2,7 @@
 
 use super::decode::Entry;
 use super::labels::Labels;
+use super::stats::Reason;
 use std::time::Duration;
 
 /// What Loki refuses; [`Limits::loki`] has its defaults, without the rates.
@@ -11,6 +12,7 @@ pub struct Limits {
     pub label_names_max: usize,
     pub label_name_bytes_max: usize,
     pub label_value_bytes_max: usize,
+    /// Of one tenant.
     pub streams_max: usize,
     pub age_max: Duration,
     pub ahead_max: Duration,
@@ -22,7 +24,7 @@ pub struct Limits {
     pub decoded_bytes_max: usize,
     pub metadata_bytes_max: usize,
     pub metadata_pairs_max: usize,
-    /// Of all that a tenant sends.
+    /// Of all that one tenant sends.
     pub tenant_rate: Option<Rate>,
     pub stream_rate: Option<Rate>,
 }
@@ -110,37 +112,41 @@ impl Limits {
         labels: &str,
         entry: &Entry<'_>,
         now_ns: i64,
-    ) -> Option<String> {
+    ) -> Option<(Reason, String)> {
         let ns = |limit: Duration| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX);
         if entry.timestamp_ns < now_ns.saturating_sub(ns(self.age_max)) {
-            return Some(self.too_old(labels, entry.timestamp_ns, now_ns));
+            return Some((Reason::TooOld, self.too_old(labels, entry.timestamp_ns, now_ns)));
         }
         if entry.timestamp_ns > now_ns.saturating_add(ns(self.ahead_max)) {
-            return Some(format!(
+            let text = format!(
                 "entry for stream '{labels}' has timestamp too new: {}",
                 rfc3339(entry.timestamp_ns)
-            ));
+            );
+            return Some((Reason::TooNew, text));
         }
         if entry.line.len() > self.line_bytes_max {
-            return Some(format!(
+            let text = format!(
                 "Max entry size '{}' bytes exceeded for stream '{labels}' while adding an entry \
                  with length '{}' bytes",
                 self.line_bytes_max,
                 entry.line.len(),
-            ));
+            );
+            return Some((Reason::LineTooLong, text));
         }
         if entry.metadata_pairs > self.metadata_pairs_max {
             let (pairs, max) = (entry.metadata_pairs, self.metadata_pairs_max);
-            return Some(format!(
+            let text = format!(
                 "stream '{labels}' has too many structured metadata labels: '{pairs}', limit: '{max}'"
-            ));
+            );
+            return Some((Reason::Metadata, text));
         }
         if entry.metadata_bytes > self.metadata_bytes_max {
             let (bytes, max) = (entry.metadata_bytes, self.metadata_bytes_max);
-            return Some(format!(
+            let text = format!(
                 "stream '{labels}' has structured metadata too large: '{bytes}' bytes, limit: \
                  '{max}' bytes"
-            ));
+            );
+            return Some((Reason::Metadata, text));
         }
         None
     }

@@ -6,27 +6,34 @@
 pub mod decode;
 pub mod labels;
 
+mod account;
+mod answer;
 mod faults;
 mod http;
 mod json;
 mod ledger;
 mod limits;
 mod receive;
+mod refused;
 mod stats;
+mod tenants;
+mod wire;
 
 #[cfg(test)]
 mod tests;
 
 pub use faults::{Away, Fault, FaultCounts, Script};
 pub use limits::{Limits, Rate};
-pub use stats::{Kept, Stats, Verified};
+pub use stats::{Backlog, Kept, Reason, Stats, TenantStats, Travels, Verified};
 
 use crate::load::Written;
+use account::Watch;
 use hdrhistogram::Histogram;
 use receive::Store;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,8 +55,8 @@ pub enum Error {
 pub enum Accounting {
     /// Marks, order, latency, duplicates and Loki's limits: everything that can be verified.
     PerLine,
-    /// Lines are decoded and summed up, so that a whole corpus can be held against them; limits and order
-    /// are not looked at.
+    /// Lines are decoded and summed up, so that a whole corpus can be held against them. Not looked
+    /// at are order, labels, limits but those of a whole push, and what faults look for in it.
     Count,
 }
 
@@ -66,6 +73,8 @@ pub struct Options {
     pub connections_max: usize,
     /// Whether a push needs X-Scope-OrgID.
     pub auth: bool,
+    /// How far its clock is ahead of this host's, in seconds: for Date and for the limits of age.
+    pub clock_ahead_s: i64,
 }
 
 impl Options {
@@ -81,6 +90,7 @@ impl Options {
             writers_max: 4_096,
             connections_max: 1_024,
             auth: false,
+            clock_ahead_s: 0,
         }
     }
 }
@@ -89,8 +99,9 @@ impl Options {
 pub(crate) struct Shared {
     store: Mutex<Store>,
     faults: Mutex<VecDeque<Script>>,
+    /// Pushes that came on kept connections while some of those were closed.
+    kept_requests: AtomicU64,
     link: watch::Sender<Link>,
-    body_bytes_max: usize,
     connections_max: usize,
     auth: bool,
     /// The serving thread.
@@ -116,15 +127,32 @@ impl Shared {
 
     fn next_fault(&self) -> Option<Fault> {
         let mut faults = self.faults();
-        let script = faults.front_mut()?;
-        let fault = script.fault.clone();
-        if let Some(left) = &mut script.pushes {
-            *left -= 1;
-            if *left == 0 {
-                faults.pop_front();
-            }
-        }
+        let fault = faults.front()?.fault.clone();
+        use_up(&mut faults);
         Some(fault)
+    }
+
+    /// Whether the connection of a further request is closed instead of its being read.
+    fn closes_request(&self, tenant: &str) -> bool {
+        let mut faults = self.faults();
+        let Some(one_of) = faults.front().and_then(|of| of.fault.closes_one_of(tenant)) else {
+            return false;
+        };
+        let nth = self.kept_requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let closes = nth.is_multiple_of(one_of);
+        if closes {
+            use_up(&mut faults);
+        }
+        closes
+    }
+}
+
+/// One push has had its fault.
+fn use_up(faults: &mut VecDeque<Script>) {
+    let Some(Script { pushes: Some(left), .. }) = faults.front_mut() else { return };
+    *left -= 1;
+    if *left == 0 {
+        faults.pop_front();
     }
 }
 
@@ -146,8 +174,8 @@ impl Stub {
         let shared = Arc::new(Shared {
             store: Mutex::new(Store::new(&options)),
             faults: Mutex::new(VecDeque::new()),
+            kept_requests: AtomicU64::new(0),
             link: watch::Sender::new(Link::Up),
-            body_bytes_max: options.limits.body_bytes_max,
             connections_max: options.connections_max,
             auth: options.auth,
             thread_id: OnceLock::new(),
@@ -218,6 +246,48 @@ impl Stub {
         self.shared.store().streams()
     }
 
+    /// In which company a stream travelled; labels as in [`Kept`]. All zero where it never did.
+    #[must_use]
+    pub fn travels(&self, tenant: &str, labels: &str) -> Travels {
+        self.shared.store().tenants.travels(tenant, labels).unwrap_or_default()
+    }
+
+    /// The same of every stream, by tenant and labels.
+    #[must_use]
+    pub fn all_travels(&self) -> BTreeMap<(String, String), Travels> {
+        self.shared.store().tenants.all_travels()
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.shared.store().limits.clone()
+    }
+
+    /// From now on, as when an operator changes them; what the buckets hold stays.
+    pub fn set_limits(&self, limits: Limits) {
+        self.shared.store().limits = limits;
+    }
+
+    /// See [`Options::clock_ahead_s`].
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.shared.store().clock_ahead_ns = seconds.saturating_mul(1_000_000_000);
+    }
+
+    /// Begins to look on how long what was written until now takes to come.
+    pub fn watch_backlog(&self) {
+        let since_ns = crate::measure::now_ns();
+        self.shared.store().backlog = Watch { since_ns, ..Watch::default() };
+    }
+
+    /// What of it has come so far.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        let Watch { since_ns, lines, first_ns, last_ns } = self.shared.store().backlog;
+        let after = |ns: i64| u64::try_from(ns.saturating_sub(since_ns)).unwrap_or(0);
+        let time = |ns| Duration::from_nanos(if lines == 0 { 0 } else { after(ns) });
+        Backlog { lines, first: time(first_ns), last: time(last_ns) }
+    }
+
     /// Microseconds from a line's write to the whole push being here, of first deliveries.
     #[must_use]
     pub fn latency(&self) -> Histogram<u64> {
@@ -236,6 +306,11 @@ impl Stub {
     /// Every push from now on, until [`Stub::heal`].
     pub fn set_fault(&self, fault: Fault) {
         *self.shared.faults() = VecDeque::from([Script { fault, pushes: None }]);
+    }
+
+    /// As [`Stub::set_fault`], several at once: to each push those happen that concern it.
+    pub fn set_faults(&self, faults: Vec<Fault>) {
+        self.set_fault(Fault::Many(faults));
     }
 
     /// The next pushes, after those of earlier calls; then all is well again.

@@ -1,34 +1,57 @@
 //! One push, judged and stored as Loki does it, with Loki's answers.
+//!
+//! The distributor comes first: it reads all, drops what no stream may have, and refuses the rest
+//! as a whole where the tenant is over its rate or the push too large to pass on. Then the ingester
+//! takes stream after stream, and only what it says of the last one is heard.
 
+use super::account::Watch;
 use super::decode::{Entry, Metadata, Stream, read_push};
 use super::labels::{Labels, parse};
-use super::ledger::{Ledger, Receipt};
-use super::limits::{Bucket, go_time, rfc3339};
+use super::ledger::Ledger;
+use super::limits::rfc3339;
+use super::refused::{Ignored, Refused};
+use super::stats::Reason;
+use super::tenants::Tenants;
 use super::{Accounting, Kept, Limits, Options, Stats};
-use crate::load::{LineSum, Mark, Reading};
+use crate::load::LineSum;
 use hdrhistogram::Histogram;
+use memchr::memmem;
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Loki's tenant where nobody is asked who they are.
 const TENANT: &str = "fake";
-/// As many entries as Loki names in the answer for a stream.
-const REFUSED_NAMED_MAX: usize = 10;
 /// An hour: what takes longer counts as an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
+/// Labels as they were sent that are not parsed again.
+const PARSED_MAX: usize = 8_192;
 
-/// What is done with a push.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Treatment {
-    AsLoki,
+/// What is done with a push that Loki would not do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Treatment {
     /// Only the last stream is stored, and nobody is told.
-    Masked,
+    pub masked: bool,
     /// One entry of so many is refused.
-    Partial {
-        one_of: u64,
-    },
+    pub partial: Option<u64>,
+    pub refusals: Vec<Refusal>,
+}
+
+/// What is said of a push with an entry whose line contains the needle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub needle: String,
+    pub status: u16,
+    pub text: String,
+    /// The other entries; else nothing is.
+    pub rest_stored: bool,
+}
+
+impl Treatment {
+    fn refusal(&self, line: &[u8]) -> Option<&Refusal> {
+        self.refusals.iter().find(|of| memmem::find(line, of.needle.as_bytes()).is_some())
+    }
 }
 
 /// What the client is told.
@@ -43,7 +66,7 @@ impl Answer {
         Answer { status, text: text.into() }
     }
 
-    fn stored() -> Answer {
+    pub fn stored() -> Answer {
         Answer::new(204, "")
     }
 }
@@ -57,67 +80,45 @@ pub struct Store {
     pub latency: Histogram<u64>,
     /// The same since somebody last looked.
     pub latency_window: Histogram<u64>,
+    pub limits: Limits,
+    /// How far Loki's clock is ahead of this host's.
+    pub clock_ahead_ns: i64,
+    pub backlog: Watch,
+    pub tenants: Tenants,
     accounting: Accounting,
-    limits: Limits,
-    keep_entries: usize,
-    kept_prints: HashSet<u64>,
-    hasher: RandomState,
-    streams: Vec<StreamState>,
-    /// By tenant, then by labels.
-    by_canonical: HashMap<String, HashMap<String, usize>>,
-    /// Labels as they were sent: parsed once. As many as streams may exist.
+    pub(super) keep_entries: usize,
+    pub(super) kept_prints: HashSet<u64>,
+    pub(super) hasher: RandomState,
     parsed: HashMap<Vec<u8>, Arc<Labels>>,
     decoded: Vec<u8>,
     decoder: snap::raw::Decoder,
-    tenant_bucket: Bucket,
 }
 
-struct StreamState {
-    tenant: String,
-    labels: String,
-    bucket: Bucket,
-    newest_ns: i64,
-    /// The newest first delivery.
-    last_first_ns: i64,
-    /// Per writer, timestamp and sequence number of its newest first delivery.
-    heads: HashMap<u32, (i64, u64)>,
+/// One push while it is judged.
+struct Push<'a> {
+    tenant: &'a str,
+    streams: Vec<(Stream<'a>, Arc<Labels>)>,
+    decoded_bytes: usize,
+    /// By this host's clock, and by Loki's.
+    received_ns: i64,
+    clock_ns: i64,
+    /// It holds one stream and no other.
+    alone: bool,
 }
 
-/// Errors of single entries and streams that leave the rest of the push alone.
-#[derive(Default)]
-struct Refused {
-    /// The distributor's: equal texts are counted.
-    texts: Vec<(String, u64)>,
-    /// The ingester's, of the last stream that it was asked to store.
-    masked: Option<Answer>,
+/// A stream and those of its entries that the distributor passes on.
+struct Passed<'a> {
+    labels: Arc<Labels>,
+    entries: Vec<(Entry<'a>, Metadata<'a>)>,
 }
 
-impl Refused {
-    fn add(&mut self, text: String) {
-        if let Some((_, count)) = self.texts.iter_mut().find(|(known, _)| *known == text) {
-            *count += 1;
-        } else if self.texts.len() < REFUSED_NAMED_MAX {
-            self.texts.push((text, 1));
-        }
-    }
+fn bytes_of(entry: &Entry<'_>) -> u64 {
+    (entry.line.len() + entry.metadata_bytes) as u64
+}
 
-    fn answer(self) -> Answer {
-        if let Some(answer) = self.masked {
-            return answer;
-        }
-        if self.texts.is_empty() {
-            return Answer::stored();
-        }
-        let texts: Vec<String> = self
-            .texts
-            .into_iter()
-            .map(|(text, count)| match count {
-                1 => text,
-                n => format!("{n} errors like: {text}"),
-            })
-            .collect();
-        Answer::new(400, texts.join("; "))
-    }
+/// Who Loki says it is.
+fn user(tenant: &str) -> &str {
+    if tenant.is_empty() { TENANT } else { tenant }
 }
 
 impl Store {
@@ -132,22 +133,22 @@ impl Store {
             kept: Vec::new(),
             latency: histogram(),
             latency_window: histogram(),
-            accounting: options.accounting,
             limits: options.limits.clone(),
+            clock_ahead_ns: options.clock_ahead_s.saturating_mul(1_000_000_000),
+            backlog: Watch::default(),
+            tenants: Tenants::default(),
+            accounting: options.accounting,
             keep_entries: options.keep_entries,
             kept_prints: HashSet::new(),
             hasher: RandomState::new(),
-            streams: Vec::new(),
-            by_canonical: HashMap::new(),
             parsed: HashMap::new(),
             decoded: Vec::new(),
             decoder: snap::raw::Decoder::new(),
-            tenant_bucket: Bucket::default(),
         }
     }
 
     pub fn streams(&self) -> Vec<String> {
-        self.streams.iter().map(|s| s.labels.clone()).collect()
+        self.tenants.streams.iter().map(|s| s.labels.clone()).collect()
     }
 
     /// `body`, a snappy block of `tenant`, arrived in full at `received`, a time since 1970.
@@ -156,7 +157,7 @@ impl Store {
         tenant: &str,
         body: &[u8],
         received: Duration,
-        treatment: Treatment,
+        treatment: &Treatment,
     ) -> Answer {
         let mut decoded = std::mem::take(&mut self.decoded);
         let answer = match self.decompress(body, &mut decoded) {
@@ -170,13 +171,12 @@ impl Store {
     fn decompress(&mut self, body: &[u8], decoded: &mut Vec<u8>) -> Result<usize, Answer> {
         let corrupt = |_| Answer::new(400, "snappy: corrupt input\n");
         let len = snap::raw::decompress_len(body).map_err(corrupt)?;
-        let max = self.limits.decoded_bytes_max;
+        let max = self.limits.body_bytes_max;
         if len > max {
-            let text = format!(
-                "rpc error: code = ResourceExhausted desc = grpc: received message larger than max \
-                 ({len} vs. {max})\n"
-            );
-            return Err(Answer::new(500, text));
+            return Err(Answer::new(
+                413,
+                format!("message size too large than max ({len} vs {max})\n"),
+            ));
         }
         if decoded.len() < len {
             decoded.resize(len, 0);
@@ -190,7 +190,7 @@ impl Store {
         tenant: &str,
         decoded: &[u8],
         received: Duration,
-        treatment: Treatment,
+        treatment: &Treatment,
     ) -> Answer {
         let received_ns = i64::try_from(received.as_nanos()).unwrap_or(i64::MAX);
         let mut sum = LineSum::default();
@@ -207,83 +207,53 @@ impl Store {
         if streams.is_empty() {
             return Answer::new(422, "error at least one valid stream is required for ingestion\n");
         }
-        if let Some(refusal) = self.over_tenant_rate(&streams, received_ns) {
-            return refusal;
+        let labels: Result<Vec<Arc<Labels>>, Answer> = if counts {
+            Ok(Vec::new())
+        } else {
+            // One stream's labels that cannot be read fail the whole push.
+            streams.iter().map(|stream| self.labels(stream.labels)).collect()
+        };
+        let labels = match labels {
+            Ok(labels) => labels,
+            Err(answer) => return answer,
+        };
+        if self.tenants.get(tenant).is_none() {
+            return Answer::new(500, "the stub has no room for one more tenant\n");
         }
-        if streams.iter().any(|stream| stream.unnamed) {
+        let unnamed = streams.iter().any(|stream| stream.unnamed);
+        let entries = streams.iter().map(|stream| stream.entries).sum();
+        let clock_ns = received_ns.saturating_add(self.clock_ahead_ns);
+        let before = self.stats.entries;
+        let answer = if unnamed {
             // Its own failure by the status, and it stays one however often the push is sent.
-            return Answer::new(500, "label name is empty\n");
-        }
-        self.stats.decoded_bytes += decoded.len() as u64;
-        let answer = match (self.accounting, treatment) {
-            (Accounting::Count, _) => {
+            self.refuse(tenant, Reason::Unnamed, entries);
+            Answer::new(500, "label name is empty\n")
+        } else if counts {
+            let bytes = streams.iter().map(|stream| stream.line_bytes).sum();
+            let refusal = self.refuse_whole(tenant, (entries, bytes), decoded.len(), clock_ns);
+            refusal.unwrap_or_else(|| {
+                self.stats.decoded_bytes += decoded.len() as u64;
                 self.stats.entries += sum.lines;
                 self.stats.line_bytes += sum.bytes;
                 self.stats.sum.merge(sum);
                 Answer::stored()
-            }
-            (Accounting::PerLine, Treatment::Masked) => {
-                let (last, hidden) = streams.split_last().expect("looked at above");
-                self.stats.entries_refused += hidden.iter().map(|s| s.entries).sum::<u64>();
-                self.store_lines(tenant, std::slice::from_ref(last), received_ns, treatment)
-            }
-            (Accounting::PerLine, _) => self.store_lines(tenant, &streams, received_ns, treatment),
+            })
+        } else {
+            let first = &labels[0].canonical;
+            let alone = labels.iter().all(|labels| labels.canonical == *first);
+            self.note_travels(tenant, &labels, alone);
+            let streams = streams.into_iter().zip(labels).collect();
+            let decoded_bytes = decoded.len();
+            let push = Push { tenant, streams, decoded_bytes, received_ns, clock_ns, alone };
+            self.store_push(&push, treatment)
         };
-        if answer.status == 204 {
-            self.stats.pushes_stored += 1;
-        }
+        let stored = u64::from(answer.status == 204);
+        self.stats.pushes_stored += stored;
+        let taken = self.stats.entries - before;
+        let of = self.stats.by_tenant.entry(tenant.to_owned()).or_default();
+        of.pushes_stored += stored;
+        of.entries += taken;
         answer
-    }
-
-    fn over_tenant_rate(&mut self, streams: &[Stream<'_>], now_ns: i64) -> Option<Answer> {
-        let rate = self.limits.tenant_rate?;
-        let bytes = streams.iter().map(|stream| stream.line_bytes).sum();
-        if self.tenant_bucket.take(bytes, rate, now_ns) {
-            return None;
-        }
-        let lines: u64 = streams.iter().map(|stream| stream.entries).sum();
-        self.stats.entries_refused += lines;
-        Some(Answer::new(
-            429,
-            format!(
-                "ingestion rate limit exceeded for user {TENANT} (limit: {} bytes/sec) while \
-                 attempting to ingest '{lines}' lines totaling '{bytes}' bytes, reduce log volume \
-                 or contact your Loki administrator to see if the limit can be increased\n",
-                rate.bytes_per_second
-            ),
-        ))
-    }
-
-    fn store_lines(
-        &mut self,
-        tenant: &str,
-        streams: &[Stream<'_>],
-        received_ns: i64,
-        treatment: Treatment,
-    ) -> Answer {
-        // One stream's labels that cannot be read fail the whole push.
-        let mut labels = Vec::with_capacity(streams.len());
-        for stream in streams {
-            match self.labels(stream.labels) {
-                Ok(parsed) => labels.push(parsed),
-                Err(answer) => return answer,
-            }
-        }
-        let mut refused = Refused::default();
-        for (stream, labels) in streams.iter().zip(labels) {
-            if let Some(text) = self.limits.labels_error(&labels) {
-                self.stats.entries_refused += stream.entries;
-                refused.add(text);
-                continue;
-            }
-            // What the ingester says of one stream hides what it said of those before.
-            let at = self.stream(tenant, &labels.canonical);
-            refused.masked = match at {
-                Some(at) => self.store_stream(at, stream, received_ns, treatment, &mut refused),
-                None => Some(self.too_many_streams(stream, &labels.canonical)),
-            };
-        }
-        refused.answer()
     }
 
     fn labels(&mut self, text: &[u8]) -> Result<Arc<Labels>, Answer> {
@@ -295,211 +265,230 @@ impl Store {
             Answer::new(400, format!("Error parsing labels '{labels}' with error: {e}\n"))
         })?;
         let parsed = Arc::new(parsed);
-        if self.parsed.len() < self.limits.streams_max {
+        if self.parsed.len() < PARSED_MAX {
             self.parsed.insert(text.to_vec(), Arc::clone(&parsed));
         }
         Ok(parsed)
     }
 
-    fn too_many_streams(&mut self, stream: &Stream<'_>, labels: &str) -> Answer {
-        self.stats.entries_refused += stream.entries;
-        let text = format!(
-            "Maximum active stream limit exceeded when trying to create stream {labels}, reduce \
-             the number of active streams (reduce labels or reduce label values), or contact your \
-             Loki administrator to see if the limit can be increased, user: '{TENANT}'\n"
-        );
-        Answer::new(429, text)
+    fn note_travels(&mut self, tenant: &str, labels: &[Arc<Labels>], alone: bool) {
+        let mut names: Vec<&str> = labels.iter().map(|l| l.canonical.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        self.stats.push_streams_max = self.stats.push_streams_max.max(names.len() as u64);
+        for labels in names {
+            self.tenants.travelled(tenant, labels, alone);
+        }
     }
 
-    /// Stores what may be stored; the answer is the ingester's, if it is not content.
-    fn store_stream(
-        &mut self,
-        at: usize,
-        stream: &Stream<'_>,
-        received_ns: i64,
-        treatment: Treatment,
-        refused: &mut Refused,
-    ) -> Option<Answer> {
-        let labels = &self.streams[at].labels.clone();
-        if let Some(rate) = self.limits.stream_rate
-            && !self.streams[at].bucket.take(stream.line_bytes, rate, received_ns)
+    fn refuse(&mut self, tenant: &str, reason: Reason, entries: u64) {
+        if entries == 0 {
+            return;
+        }
+        self.stats.entries_refused += entries;
+        *self.stats.refused.entry(reason).or_default() += entries;
+        let of = self.stats.by_tenant.entry(tenant.to_owned()).or_default();
+        *of.refused.entry(reason).or_default() += entries;
+    }
+
+    fn store_push(&mut self, push: &Push<'_>, treatment: &Treatment) -> Answer {
+        let mut refused = Refused::default();
+        let mut passed = match self.pass(push, treatment, &mut refused) {
+            Ok(passed) => passed,
+            Err(answer) => return answer,
+        };
+        if passed.is_empty() {
+            return refused.answer();
+        }
+        let entries = passed.iter().flat_map(|of| &of.entries);
+        let lines = entries.clone().count() as u64;
+        let bytes = entries.map(|(entry, _)| bytes_of(entry)).sum();
+        let whole = (lines, bytes);
+        if let Some(answer) =
+            self.refuse_whole(push.tenant, whole, push.decoded_bytes, push.clock_ns)
         {
-            self.stats.entries_refused += stream.entries;
+            return answer;
+        }
+        self.stats.decoded_bytes += push.decoded_bytes as u64;
+        if treatment.masked {
+            let last = passed.split_off(passed.len() - 1);
+            let hidden = passed.iter().map(|of| of.entries.len() as u64).sum();
+            self.refuse(push.tenant, Reason::Masked, hidden);
+            self.stats.entries_hidden += hidden;
+            passed = last;
+        }
+        for of in &passed {
+            let (answer, entries) = self.ingest(push, of);
+            refused.ingester_said(answer, entries);
+        }
+        self.stats.entries_hidden += refused.hidden();
+        refused.answer()
+    }
+
+    /// What of the push the distributor passes on; an answer where nothing of it is.
+    fn pass<'a>(
+        &mut self,
+        push: &Push<'a>,
+        treatment: &Treatment,
+        refused: &mut Refused,
+    ) -> Result<Vec<Passed<'a>>, Answer> {
+        let mut passed = Vec::with_capacity(push.streams.len());
+        let mut told = 0;
+        let mut rest_stored = true;
+        for (stream, labels) in &push.streams {
+            let name = labels.canonical.as_str();
+            let count = usize::try_from(stream.entries).unwrap_or_default();
+            let mut entries = Vec::with_capacity(count);
+            let stream_error = self.limits.labels_error(labels);
+            let told_before = told;
+            for ((entry, metadata), nth) in stream.entries().zip(1_u64..) {
+                if let Some(refusal) = treatment.refusal(entry.line) {
+                    told += 1;
+                    rest_stored &= refusal.rest_stored;
+                    refused.told.get_or_insert_with(|| {
+                        Answer::new(refusal.status, refusal.text.replace("{labels}", name))
+                    });
+                    continue;
+                }
+                if stream_error.is_some() {
+                    continue;
+                }
+                if treatment.partial.is_some_and(|one_of| nth % one_of == 0) {
+                    self.refuse(push.tenant, Reason::Told, 1);
+                    refused.add(self.limits.too_old(name, entry.timestamp_ns, push.clock_ns));
+                    continue;
+                }
+                match self.limits.entry_error(name, &entry, push.clock_ns) {
+                    None => entries.push((entry, metadata)),
+                    Some((reason, text)) => {
+                        self.refuse(push.tenant, reason, 1);
+                        refused.add(text);
+                    }
+                }
+            }
+            if let Some(text) = stream_error {
+                self.refuse(push.tenant, Reason::Labels, stream.entries - (told - told_before));
+                refused.add(text);
+            }
+            // Of a stream without entries the ingester is not asked.
+            if !entries.is_empty() {
+                passed.push(Passed { labels: Arc::clone(labels), entries });
+            }
+        }
+        self.stats.faults.refused += u64::from(told > 0);
+        if rest_stored {
+            self.refuse(push.tenant, Reason::Told, told);
+            return Ok(passed);
+        }
+        let rest: u64 = passed.iter().map(|of| of.entries.len() as u64).sum();
+        self.refuse(push.tenant, Reason::Told, told + rest);
+        Err(std::mem::take(refused).answer())
+    }
+
+    /// Over the tenant's rate, or too large for the ingester: nothing of it is stored.
+    fn refuse_whole(
+        &mut self,
+        tenant: &str,
+        (lines, bytes): (u64, u64),
+        message_bytes: usize,
+        clock_ns: i64,
+    ) -> Option<Answer> {
+        if let Some(rate) = self.limits.tenant_rate
+            && !self.tenants.get(tenant)?.bucket.take(bytes, rate, clock_ns)
+        {
+            self.refuse(tenant, Reason::TenantRate, lines);
             let text = format!(
-                "Per stream rate limit exceeded (limit: {}MB/sec) while attempting to ingest for \
-                 stream '{labels}' totaling {}B, consider splitting a stream via additional labels \
+                "ingestion rate limit exceeded for user {} (limit: {} bytes/sec) while \
+                 attempting to ingest '{lines}' lines totaling '{bytes}' bytes, reduce log volume \
                  or contact your Loki administrator to see if the limit can be increased\n",
-                rate.bytes_per_second >> 20,
-                stream.line_bytes
+                user(tenant),
+                rate.bytes_per_second
             );
             return Some(Answer::new(429, text));
         }
-        let mut late = Late::default();
-        for ((entry, metadata), nth) in stream.entries().zip(1_u64..) {
-            let told = matches!(treatment, Treatment::Partial { one_of } if nth % one_of == 0);
-            if told {
-                self.stats.entries_refused += 1;
-                refused.add(self.limits.too_old(labels, entry.timestamp_ns, received_ns));
-                continue;
-            }
-            if let Some(text) = self.limits.entry_error(labels, &entry, received_ns) {
-                self.stats.entries_refused += 1;
-                refused.add(text);
-                continue;
-            }
-            let oldest = self.streams[at].newest_ns.saturating_sub(self.limits.behind_ns_max());
-            if entry.timestamp_ns < oldest {
-                self.stats.entries_refused += 1;
-                late.add(entry.timestamp_ns, oldest);
-                continue;
-            }
-            self.streams[at].newest_ns = self.streams[at].newest_ns.max(entry.timestamp_ns);
-            self.account(at, &entry, metadata, received_ns);
+        let max = self.limits.decoded_bytes_max;
+        if message_bytes > max {
+            self.refuse(tenant, Reason::TooLarge, lines);
+            let text = format!(
+                "rpc error: code = ResourceExhausted desc = grpc: received message larger than max \
+                 ({message_bytes} vs. {max})\n"
+            );
+            return Some(Answer::new(500, text));
         }
-        late.answer(stream.entries, labels)
+        None
     }
 
-    fn stream(&mut self, tenant: &str, labels: &str) -> Option<usize> {
-        if let Some(at) = self.by_canonical.get(tenant).and_then(|of| of.get(labels)) {
-            return Some(*at);
-        }
-        if self.streams.len() >= self.limits.streams_max {
-            return None;
-        }
-        self.streams.push(StreamState {
-            tenant: tenant.to_owned(),
-            labels: labels.to_owned(),
-            bucket: Bucket::default(),
-            newest_ns: i64::MIN,
-            last_first_ns: i64::MIN,
-            heads: HashMap::new(),
-        });
-        let at = self.streams.len() - 1;
-        self.by_canonical.entry(tenant.to_owned()).or_default().insert(labels.to_owned(), at);
-        Some(at)
-    }
-
-    fn account(
-        &mut self,
-        stream: usize,
-        entry: &Entry<'_>,
-        metadata: Metadata<'_>,
-        received_ns: i64,
-    ) {
-        self.stats.entries += 1;
-        self.stats.line_bytes += entry.line.len() as u64;
-        let fresh = self.keep(stream, entry, metadata);
-        let mark = match Mark::read(entry.line) {
-            Reading::Intact(mark) => mark,
-            Reading::Corrupted => {
-                self.stats.corrupted += 1;
-                return;
-            }
-            Reading::Unmarked => {
-                self.stats.unmarked += 1;
-                self.stats.unmarked_repeated += u64::from(!fresh);
-                return;
-            }
+    /// Stores what may be stored; the answer is the ingester's, if it is not content, with the
+    /// number of entries that it refused.
+    fn ingest(&mut self, push: &Push<'_>, passed: &Passed<'_>) -> (Option<Answer>, u64) {
+        let (tenant, labels) = (push.tenant, passed.labels.canonical.as_str());
+        let count = passed.entries.len();
+        let max = self.limits.streams_max;
+        let Some(at) = self.tenants.stream(tenant, labels, max, push.alone) else {
+            self.refuse(tenant, Reason::StreamLimit, count as u64);
+            return (Some(too_many_streams(user(tenant), labels)), count as u64);
         };
-        match self.ledger.record(mark.writer, mark.sequence, entry.timestamp_ns) {
-            Receipt::First => {}
-            Receipt::Repeated => {
-                self.stats.repeated += 1;
-                return;
+        let behind_ns_max = self.limits.behind_ns_max();
+        let mut newest_ns = self.tenants.streams[at].newest_ns;
+        let mut late = Ignored::default();
+        let mut bytes = 0;
+        let in_time = |newest_ns: &mut i64, entry: &Entry<'_>| {
+            let oldest = newest_ns.saturating_sub(behind_ns_max);
+            *newest_ns = entry.timestamp_ns.max(*newest_ns);
+            if entry.timestamp_ns < oldest { Err(oldest) } else { Ok(()) }
+        };
+        for (entry, _) in &passed.entries {
+            match in_time(&mut newest_ns, entry) {
+                Ok(()) => bytes += bytes_of(entry),
+                Err(oldest) => late.add(entry.timestamp_ns, || too_far_behind(entry, oldest)),
             }
-            Receipt::RepeatedVisibly => {
-                self.stats.repeated += 1;
-                self.stats.repeated_visibly += 1;
-                return;
+        }
+        if let Some(rate) = self.limits.stream_rate
+            && !self.tenants.streams[at].bucket.take(bytes, rate, push.clock_ns)
+        {
+            // All or nothing of a stream.
+            self.refuse(tenant, Reason::StreamRate, count as u64);
+            let mut ignored = Ignored::default();
+            for (entry, _) in &passed.entries {
+                ignored.add(entry.timestamp_ns, || {
+                    format!(
+                        "Per stream rate limit exceeded (limit: {}MB/sec) while attempting to \
+                         ingest for stream '{labels}' totaling {}B, consider splitting a stream \
+                         via additional labels or contact your Loki administrator to see if the \
+                         limit can be increased",
+                        rate.bytes_per_second >> 20,
+                        bytes_of(entry)
+                    )
+                });
             }
-            Receipt::Unaccounted => {
-                self.stats.unaccounted += 1;
-                return;
+            return (ignored.answer(429, user(tenant), count, labels), count as u64);
+        }
+        let mut newest_before_ns = self.tenants.streams[at].newest_ns;
+        self.tenants.streams[at].newest_ns = newest_ns;
+        for (entry, metadata) in &passed.entries {
+            if late.count() == 0 || in_time(&mut newest_before_ns, entry).is_ok() {
+                self.account(at, entry, *metadata, push.received_ns);
             }
         }
-        self.stats.received += 1;
-        let latency_us = u64::try_from((received_ns - mark.written_ns) / 1_000).unwrap_or(0);
-        self.latency.saturating_record(latency_us);
-        self.latency_window.saturating_record(latency_us);
-        self.check_order(stream, mark, entry.timestamp_ns);
-    }
-
-    /// Of first deliveries: timestamps of a stream strictly increase, and so do, with them, the
-    /// sequence numbers of a writer.
-    fn check_order(&mut self, stream: usize, mark: Mark, timestamp_ns: i64) {
-        let stream = &mut self.streams[stream];
-        if timestamp_ns <= stream.last_first_ns {
-            self.stats.out_of_order += 1;
-        }
-        stream.last_first_ns = stream.last_first_ns.max(timestamp_ns);
-        // The ledger bounds the number of writers.
-        let head = stream.heads.entry(mark.writer).or_insert((i64::MIN, 0));
-        if head.0 == i64::MIN {
-            *head = (timestamp_ns, mark.sequence);
-            return;
-        }
-        if (timestamp_ns > head.0) != (mark.sequence > head.1) {
-            self.stats.out_of_sequence += 1;
-        }
-        if timestamp_ns > head.0 {
-            *head = (timestamp_ns, mark.sequence);
-        }
-    }
-
-    /// Keeps the entry for a test to look at; false if it is kept already.
-    fn keep(&mut self, stream: usize, entry: &Entry<'_>, metadata: Metadata<'_>) -> bool {
-        if self.keep_entries == 0 {
-            return true;
-        }
-        let print = self.hasher.hash_one((stream, entry.timestamp_ns, entry.line));
-        if self.kept_prints.contains(&print) {
-            return false;
-        }
-        if self.kept.len() < self.keep_entries {
-            self.kept_prints.insert(print);
-            self.kept.push(Kept {
-                tenant: self.streams[stream].tenant.clone(),
-                labels: self.streams[stream].labels.clone(),
-                timestamp_ns: entry.timestamp_ns,
-                line: entry.line.to_vec(),
-                metadata: metadata.pairs(),
-            });
-        } else {
-            self.stats.not_kept += 1;
-        }
-        true
+        let refused = late.count();
+        self.refuse(tenant, Reason::TooFarBehind, refused);
+        (late.answer(400, user(tenant), count, labels), refused)
     }
 }
 
-/// Entries of one stream that are too far behind it.
-#[derive(Default)]
-struct Late {
-    texts: String,
-    count: usize,
+fn too_many_streams(user: &str, labels: &str) -> Answer {
+    let text = format!(
+        "Maximum active stream limit exceeded when trying to create stream {labels}, reduce \
+         the number of active streams (reduce labels or reduce label values), or contact your \
+         Loki administrator to see if the limit can be increased, user: '{user}'\n"
+    );
+    Answer::new(429, text)
 }
 
-impl Late {
-    fn add(&mut self, timestamp_ns: i64, oldest_ns: i64) {
-        self.count += 1;
-        if self.count <= REFUSED_NAMED_MAX {
-            self.texts.push_str(&format!(
-                "entry with timestamp {} ignored, reason: 'entry too far behind, entry timestamp \
-                 is: {}, oldest acceptable timestamp is: {}',\n",
-                go_time(timestamp_ns),
-                rfc3339(timestamp_ns),
-                rfc3339(oldest_ns),
-            ));
-        }
-    }
-
-    fn answer(self, entries: u64, labels: &str) -> Option<Answer> {
-        if self.count == 0 {
-            return None;
-        }
-        let Late { texts, count } = self;
-        let text = format!(
-            "{texts}user '{TENANT}', total ignored: {count} out of {entries} for stream: {labels}\n"
-        );
-        Some(Answer::new(400, text))
-    }
+fn too_far_behind(entry: &Entry<'_>, oldest_ns: i64) -> String {
+    format!(
+        "entry too far behind, entry timestamp is: {}, oldest acceptable timestamp is: {}",
+        rfc3339(entry.timestamp_ns),
+        rfc3339(oldest_ns),
+    )
 }

@@ -3,11 +3,14 @@
 use super::faults::FaultCounts;
 use crate::load::LineSum;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Everything that was counted since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Push requests read in full, whatever was answered.
+    /// Push requests that arrived, whatever became of them.
+    pub arrived: u64,
+    /// Of them, those read in full, whatever was answered.
     pub pushes: u64,
     /// Of them, those answered 204 with all stored (or masked as Loki does).
     pub pushes_stored: u64,
@@ -20,8 +23,16 @@ pub struct Stats {
     pub line_bytes: u64,
     /// What all lines came to, where they are only counted.
     pub sum: LineSum,
-    /// Entries that a limit refused.
+    /// Entries that were refused, as often as they were.
     pub entries_refused: u64,
+    /// The same by what refused them.
+    pub refused: BTreeMap<Reason, u64>,
+    /// Of them, those that an ingester refused and the answer says nothing of: nobody knows.
+    pub entries_hidden: u64,
+    /// The most streams that a decoded push held.
+    pub push_streams_max: u64,
+    /// By X-Scope-OrgID; empty where none was sent.
+    pub by_tenant: BTreeMap<String, TenantStats>,
     /// Distinct marked lines.
     pub received: u64,
     /// Further deliveries of lines received before.
@@ -45,6 +56,81 @@ pub struct Stats {
     pub faults: FaultCounts,
     /// Pushes by the status that was sent.
     pub answers: BTreeMap<u16, u64>,
+}
+
+/// What of it is one tenant's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TenantStats {
+    /// Read in full, whatever was answered.
+    pub pushes: u64,
+    pub pushes_stored: u64,
+    /// Entries taken, the repeated ones too.
+    pub entries: u64,
+    pub refused: BTreeMap<Reason, u64>,
+}
+
+/// Why an entry was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Its stream's labels: too many, too long, none.
+    Labels,
+    TooOld,
+    TooNew,
+    LineTooLong,
+    /// Too much of it, or too many pairs.
+    Metadata,
+    /// Behind its stream.
+    TooFarBehind,
+    StreamRate,
+    StreamLimit,
+    TenantRate,
+    /// With the rest of its push, for the ingester.
+    TooLarge,
+    /// With the rest of its push, where some metadata has no name.
+    Unnamed,
+    /// By [`Fault::Refuse`](super::Fault::Refuse) or [`Fault::Partial`](super::Fault::Partial).
+    Told,
+    /// By [`Fault::Masked`](super::Fault::Masked).
+    Masked,
+}
+
+/// In which company a stream travelled, of all pushes that could be decoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Travels {
+    /// Pushes that held no other stream.
+    pub alone: u64,
+    /// Pushes that held others too.
+    pub together: u64,
+    /// Of those alone, the ones before the first together.
+    pub alone_first: u64,
+    /// Whether the push that created it held no other stream; None where none did.
+    pub created_alone: Option<bool>,
+}
+
+impl Travels {
+    pub(super) fn note(&mut self, alone: bool) {
+        self.alone += u64::from(alone);
+        self.alone_first += u64::from(alone && self.together == 0);
+        self.together += u64::from(!alone);
+    }
+}
+
+/// Lines that had been written when somebody began to look on, and came after that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub lines: u64,
+    /// From the beginning to the first of them, and to the last.
+    pub first: Duration,
+    pub last: Duration,
+}
+
+impl Backlog {
+    /// Lines a second while they came; since the beginning where all came at once.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        let took = if self.last > self.first { self.last - self.first } else { self.last };
+        if self.lines == 0 { 0.0 } else { self.lines as f64 / took.as_secs_f64() }
+    }
 }
 
 /// An entry that was stored.

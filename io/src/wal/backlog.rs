@@ -33,6 +33,19 @@ impl<D: Disk> Backlog<D> {
         self.next
     }
 
+    /// Where that stands, if it is known.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    /// Goes on elsewhere; `place` as in [`Backlog::new`].
+    pub fn seek(&mut self, next: Seq, place: Option<Place>) {
+        if next != self.next {
+            (self.next, self.place) = (next, place);
+        }
+    }
+
     /// The next durable frames, about `bytes_max` of bodies but at least one frame; empty where
     /// nothing durable is left.
     pub async fn read(&mut self, wal: &Wal<D>, bytes_max: usize) -> Result<Batch, WalError> {

@@ -15,7 +15,7 @@ positions! {
     Trimmed
     /// The last frame that every sink is past, without a hole below it.
     Acked
-    /// The last frame handed to egress.
+    /// The highest frame handed to egress.
     Sent
     /// The last frame that a completed sync covers.
     Durable

@@ -9,14 +9,14 @@ use crate::format::{
     META_BYTES_MAX, SegmentHeader, Seq, SinkAcked, TAG_BYTES_MAX, frame_bytes,
 };
 use crate::tail::Identity;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Stands in every file: the number of the shard.
     pub owner: u32,
-    /// The name under which `acked` stands in the checkpoint.
-    pub sink: String,
+    /// The names under which their positions stand in the checkpoint.
+    pub sinks: Vec<String>,
     pub segment_bytes: u64,
     /// All segments together.
     pub bytes_max: u64,
@@ -34,11 +34,46 @@ pub struct Sealed {
     pub entries: u32,
     pub stream: u64,
     pub oldest_arrival_ns: i64,
+    pub oldest_stamp_ns: i64,
 }
 
 impl Sealed {
     fn bytes(&self) -> usize {
         frame_bytes(self.meta.len(), self.body.len())
+    }
+}
+
+/// How far a sink is: every frame up to `all` is acked, but of these tags only up to theirs, which is
+/// less.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Acked {
+    pub all: Seq,
+    pub behind: BTreeMap<String, Seq>,
+}
+
+impl Acked {
+    #[must_use]
+    pub fn up_to(all: Seq) -> Acked {
+        Acked { all, behind: BTreeMap::new() }
+    }
+
+    /// Up to here, everything is acked.
+    #[must_use]
+    pub fn floor(&self) -> Seq {
+        self.behind.values().copied().fold(self.all, Seq::min)
+    }
+
+    /// The position of one tag.
+    #[must_use]
+    pub fn of(&self, tag: &str) -> Seq {
+        self.behind.get(tag).copied().unwrap_or(self.all)
+    }
+
+    /// Everything up to `floor` is known to be acked.
+    pub(super) fn raise(&mut self, floor: Seq) {
+        self.all = self.all.max(floor);
+        self.behind.values_mut().for_each(|acked| *acked = (*acked).max(floor));
+        self.behind.retain(|_, acked| *acked < self.all);
     }
 }
 
@@ -134,7 +169,9 @@ pub struct Log {
     pending_bytes: u64,
     last_crc: u32,
     generation: u64,
-    checkpointed_acked: Seq,
+    /// Of each sink, in the order of the options.
+    sinks: Vec<Acked>,
+    checkpointed_sinks: Vec<Acked>,
     checkpointed_durable: Seq,
 }
 
@@ -145,8 +182,10 @@ impl Log {
         cursors: CursorTable,
         segments: Vec<Segment>,
         generation: u64,
-        checkpointed: (Seq, Seq),
+        sinks: Vec<Acked>,
+        checkpointed_durable: Seq,
     ) -> Log {
+        assert!(!options.sinks.is_empty() && options.sinks.len() == sinks.len());
         assert!(options.segment_bytes.is_multiple_of(BLOCK_BYTES as u64));
         assert!(options.segment_bytes >= 4 * BLOCK_BYTES as u64);
         assert!(options.bytes_max >= 2 * options.segment_bytes);
@@ -160,8 +199,9 @@ impl Log {
             pending_bytes: 0,
             last_crc: 0,
             generation,
-            checkpointed_acked: checkpointed.0,
-            checkpointed_durable: checkpointed.1,
+            checkpointed_sinks: sinks.clone(),
+            sinks,
+            checkpointed_durable,
         }
     }
 
@@ -294,6 +334,7 @@ impl Log {
             sourced: frame.meta.len() > tag.len(),
             stream: frame.stream,
             oldest_arrival_ns: frame.oldest_arrival_ns,
+            oldest_stamp_ns: frame.oldest_stamp_ns,
             raw_len: frame.raw_len,
             entries: frame.entries,
             body: frame.body,
@@ -311,12 +352,19 @@ impl Log {
         }
     }
 
+    /// Handed over to some sink: frames may be so again, or after later ones.
     pub fn sent(&mut self, sent: Seq) {
-        self.ladder.send(sent);
+        self.ladder.send(sent.max(self.ladder.sent.0));
     }
 
-    pub fn ack(&mut self, acked: Seq) {
-        self.ladder.ack(acked);
+    pub fn ack(&mut self, sink: usize, acked: Acked) {
+        self.sinks[sink] = acked;
+        let floor = self.sinks.iter().map(Acked::floor).min().expect("there is a sink");
+        self.ladder.ack(floor);
+    }
+
+    pub fn acked(&self, sink: usize) -> &Acked {
+        &self.sinks[sink]
     }
 
     /// Segments of which every frame is acked, but never the one that takes frames.
@@ -349,23 +397,40 @@ impl Log {
             owner: self.options.owner,
             generation: self.generation,
             durable: self.ladder.durable.0,
-            acked: vec![SinkAcked { sink: self.options.sink.clone(), acked: self.ladder.acked.0 }],
+            acked: self.positions().collect(),
             cursors: self.cursors.to_vec(),
         }
     }
 
-    pub fn checkpointed(&mut self, checkpoint: &Checkpoint) {
-        self.checkpointed_acked = checkpoint.acked[0].acked;
+    fn positions(&self) -> impl Iterator<Item = SinkAcked> {
+        self.options.sinks.iter().zip(&self.sinks).flat_map(|(sink, acked)| {
+            let of = |tag, acked| SinkAcked { sink: sink.clone(), tag, acked };
+            let behind = acked.behind.iter().map(move |(tag, acked)| (Some(tag.clone()), *acked));
+            std::iter::once((None, acked.all)).chain(behind).map(move |(tag, acked)| of(tag, acked))
+        })
+    }
+
+    /// `sinks` are the positions that stand in it.
+    pub fn checkpointed(&mut self, checkpoint: &Checkpoint, sinks: Vec<Acked>) {
+        self.checkpointed_sinks = sinks;
         self.checkpointed_durable = checkpoint.durable;
     }
 
-    /// The next frame would carry the acked position; where none comes, a checkpoint has to.
+    #[must_use]
+    pub fn sinks(&self) -> Vec<Acked> {
+        self.sinks.clone()
+    }
+
+    /// The next frame carries what every sink is past; where none comes, or where one sink or tag is
+    /// further than another, a checkpoint has to.
     #[must_use]
     pub fn checkpoint_is_stale(&self) -> bool {
         let segment = self.segments.back();
         let born_since = segment.is_some_and(|s| s.first_seq > self.checkpointed_durable.next());
-        let all_acked = self.ladder.acked.0 == self.ladder.durable.0;
-        born_since || (all_acked && self.checkpointed_acked < self.ladder.acked.0)
+        let floor = self.ladder.acked.0;
+        let told_by_frames = self.sinks.iter().all(|acked| acked.all == floor);
+        let all_acked = floor == self.ladder.durable.0;
+        born_since || ((all_acked || !told_by_frames) && self.checkpointed_sinks != self.sinks)
     }
 }
 
@@ -384,6 +449,7 @@ impl Group {
                 acked: self.acked,
                 stream: frame.stream,
                 oldest_arrival_ns: frame.oldest_arrival_ns,
+                oldest_stamp_ns: frame.oldest_stamp_ns,
                 meta_len: u32::try_from(frame.meta.len()).expect("checked by append"),
                 body_len: u32::try_from(frame.body.len()).expect("checked by append"),
                 raw_len: frame.raw_len,

@@ -22,7 +22,7 @@ pub mod scan;
 
 pub use backlog::Backlog;
 pub use ladder::Ladder;
-pub use log::{Options, Sealed};
+pub use log::{Acked, Options, Sealed};
 pub use recovery::{Gap, Recovered};
 
 use crate::disk::{Disk, DiskError};
@@ -58,6 +58,7 @@ pub struct Durable {
     pub sourced: bool,
     pub stream: u64,
     pub oldest_arrival_ns: i64,
+    pub oldest_stamp_ns: i64,
     pub raw_len: u32,
     pub entries: u32,
     pub body: Vec<u8>,
@@ -165,9 +166,14 @@ impl<D: Disk> Wal<D> {
         done.map(|()| last_crc)
     }
 
-    /// The sinks' positions: `acked` is what every sink is past.
-    pub fn ack(&self, acked: Seq) {
-        self.log.borrow_mut().ack(acked);
+    /// How far a sink is now. What every sink is past need not be kept.
+    pub fn ack(&self, sink: usize, acked: Acked) {
+        self.log.borrow_mut().ack(sink, acked);
+    }
+
+    /// How far a sink is.
+    pub fn acked(&self, sink: usize) -> Acked {
+        self.log.borrow().acked(sink).clone()
     }
 
     pub fn sent(&self, sent: Seq) {
@@ -215,12 +221,12 @@ impl<D: Disk> Wal<D> {
 
     /// Writes a checkpoint, and when it is durable removes the segments it made needless.
     pub async fn checkpoint(&self) -> Result<(), DiskError> {
-        let (checkpoint, removable) = {
+        let (checkpoint, sinks, removable) = {
             let mut log = self.log.borrow_mut();
-            (log.next_checkpoint(), log.removable())
+            (log.next_checkpoint(), log.sinks(), log.removable())
         };
         write_checkpoint(&self.disk, &checkpoint).await?;
-        self.log.borrow_mut().checkpointed(&checkpoint);
+        self.log.borrow_mut().checkpointed(&checkpoint, sinks);
         if !removable.is_empty() {
             let names: Vec<String> = removable.iter().map(|seq| segment_name(*seq)).collect();
             self.disk.remove(&names).await?;
@@ -251,8 +257,8 @@ async fn write_checkpoint<D: Disk>(disk: &D, checkpoint: &Checkpoint) -> Result<
 
 impl Durable {
     fn of(view: &FrameView<'_>, segment: Seq, offset: u64) -> Durable {
-        let FrameHeader { seq, stream, oldest_arrival_ns, raw_len, entries, .. } = view.header;
-        let FrameHeader { tag_len, meta_len, .. } = view.header;
+        let FrameHeader { seq, stream, oldest_arrival_ns, oldest_stamp_ns, .. } = view.header;
+        let FrameHeader { tag_len, meta_len, raw_len, entries, .. } = view.header;
         let next_offset = offset + view.header.frame_bytes() as u64;
         Durable {
             seq,
@@ -261,6 +267,7 @@ impl Durable {
             sourced: meta_len > u32::from(tag_len),
             stream,
             oldest_arrival_ns,
+            oldest_stamp_ns,
             raw_len,
             entries,
             body: view.body.to_vec(),

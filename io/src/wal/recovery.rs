@@ -5,7 +5,7 @@
 //! the same time whatever the backlog. Nothing is written to a recovered segment again.
 
 use super::ladder::Ladder;
-use super::log::{CursorTable, Log, Options, Segment};
+use super::log::{Acked, CursorTable, Log, Options, Segment};
 use super::scan::{Scan, SeqRange, Step};
 use super::{WalError, read_segment_header};
 use crate::disk::{Disk, DiskError};
@@ -26,7 +26,7 @@ pub struct Gap {
 #[derive(Debug, Default)]
 pub struct Recovered {
     pub cursors: Vec<Cursor>,
-    /// Frames that wait to be sent, gaps included.
+    /// Frames that wait to be sent to some sink, gaps included.
     pub unacked: u64,
     pub gaps: Vec<Gap>,
     /// The log ended in a group that was never synced: nothing of it was acknowledged.
@@ -60,36 +60,52 @@ pub(super) async fn recover<D: Disk>(
         disk,
         owner: options.owner,
         watermark: checkpoint.durable,
-        acked: checkpoint
-            .acked
-            .iter()
-            .find(|of| of.sink == options.sink)
-            .map_or(Seq::NONE, |of| of.acked),
+        acked: Seq::NONE,
         cursors: CursorTable::default(),
         next: checkpoint.durable.next(),
         segments: Vec::new(),
         recovered,
     };
     let (generation, durable) = (checkpoint.generation, checkpoint.durable);
-    let checkpointed = (roll.acked, durable);
+    let mut sinks: Vec<Option<Acked>> =
+        options.sinks.iter().map(|sink| position(&checkpoint, sink)).collect();
     checkpoint.cursors.into_iter().for_each(|cursor| roll.cursors.replace(cursor));
     for (at, (first_seq, bytes)) in segments.iter().enumerate() {
         let successor = segments.get(at + 1).map(|(first_seq, _)| *first_seq);
         roll.segment(*first_seq, *bytes, successor).await?;
     }
+    let checkpointed_durable = durable;
     let RollForward { segments, cursors, acked, next, mut recovered, .. } = roll;
     let durable = next.previous();
-    // A sink's position may be lost with the checkpoints: from the oldest frame then.
     let oldest = segments.first().map_or(next, |segment| segment.first_seq);
     let trimmed = oldest.previous().min(durable);
-    if acked < trimmed && generation > 0 {
+    // What the frames say counts for the sinks that were there when they were written.
+    sinks.iter_mut().flatten().for_each(|sink| sink.raise(acked));
+    let known = sinks.iter().flatten().map(Acked::floor).min();
+    if let Some(floor) = known.filter(|floor| *floor < trimmed && generation > 0) {
         recovered.gaps.push(Gap {
-            segment: segment_name(acked.next()),
-            frames: SeqRange { first: acked.next(), last: trimmed },
+            segment: segment_name(floor.next()),
+            frames: SeqRange { first: floor.next(), last: trimmed },
             damage: None,
         });
     }
-    let acked = acked.clamp(trimmed, durable);
+    let sinks: Vec<Acked> = sinks
+        .into_iter()
+        .map(|sink| {
+            let mut sink = match sink {
+                Some(sink) => sink,
+                // Its position is lost with the checkpoints; the frames' is that of all sinks.
+                None if generation == 0 => Acked::up_to(acked),
+                // New: it gets all that is left.
+                None => Acked::default(),
+            };
+            sink.raise(trimmed);
+            sink.all = sink.all.min(durable);
+            sink.raise(Seq::NONE);
+            sink
+        })
+        .collect();
+    let acked = sinks.iter().map(Acked::floor).min().expect("there is a sink");
     let newest = segments.last().map_or(acked, |segment| segment.last_seq.max(acked));
     if newest < durable {
         recovered.gaps.push(Gap {
@@ -101,8 +117,17 @@ pub(super) async fn recover<D: Disk>(
     recovered.cursors = cursors.to_vec();
     recovered.unacked = durable.0 - acked.0;
     let ladder = Ladder::recovered(trimmed, acked, durable);
-    let log = Log::recovered(options, ladder, cursors, segments, generation, checkpointed);
+    let log =
+        Log::recovered(options, ladder, cursors, segments, generation, sinks, checkpointed_durable);
     Ok((log, recovered))
+}
+
+/// Where a sink was by the checkpoint.
+fn position(checkpoint: &Checkpoint, sink: &str) -> Option<Acked> {
+    let of_sink = || checkpoint.acked.iter().filter(|of| of.sink == sink);
+    let all = of_sink().find(|of| of.tag.is_none())?.acked;
+    let behind = of_sink().filter_map(|of| Some((of.tag.clone()?, of.acked)));
+    Some(Acked { all, behind: behind.filter(|(_, acked)| *acked < all).collect() })
 }
 
 struct RollForward<'a, D: Disk> {

@@ -1,12 +1,14 @@
 //! Exports in both forms, from their bytes to what is stored.
 
 use super::*;
+use crate::alone;
 use crate::batch::put_varint;
-use crate::intake::Pending;
+use crate::intake::Tenant;
 use crate::receive::admit::{self, Refused};
-use crate::receive::arrival::{Arrival, Stamps, Streams};
+use crate::receive::arrival::{Arrival, Stamps, Streams, Terms};
 use crate::receive::wire::{Fields, Value as Wire};
 use crate::receive::{body, push};
+use io::format::Seq;
 use io::http::BodyMemory;
 use serde_json::{Value as Json, json};
 use std::cell::Cell;
@@ -50,18 +52,24 @@ fn stored_within(
     let mut body = body.to_vec();
     let export = read(kind, &mut body, limits, &door)?;
     let mut streams = Streams::new(100);
-    let mut pending = Pending::default();
+    let mut tenant = Tenant::default();
     let last_ns = Cell::new(0);
     let stamps = Stamps::new(&last_ns, NOW, 0, 1);
-    let mut arrival = Arrival::new(&door, &[], &mut streams, stamps, &mut pending, 1 << 20);
+    let alone = alone::Limits { stream_rate: 1 << 20, late_ns: i64::MAX };
+    let terms = Terms { block_raw_bytes: 1 << 20, acked: Seq::NONE, alone: &alone };
+    let mut arrival = Arrival::new(&door, &[], &mut streams, stamps, &mut tenant, terms);
     arrival.export(&export);
     let (lines, _, refused) = arrival.done();
     let mut found = Vec::new();
-    if lines > 0 {
-        let block = pending.batch().compress();
+    let mut frames = Vec::new();
+    tenant.seal("", 1 << 20, |frame| {
+        frames.push(frame);
+        Some(Seq(frames.len() as u64))
+    });
+    for frame in frames {
         let limits = body::Limits { decoded_bytes_max: 1 << 20, ratio_max: 1000 };
         let raw =
-            body::unsnap(&block.body, limits, &Rc::new(BodyMemory::new(1 << 20))).unwrap().bytes;
+            body::unsnap(&frame.body, limits, &Rc::new(BodyMemory::new(1 << 20))).unwrap().bytes;
         let size = Size { streams_max: 100, entries_max: 100 };
         for stream in push::Push::read(&raw, size, &door).unwrap().streams {
             for (entry, measure) in stream.encoded() {
@@ -72,6 +80,8 @@ fn stored_within(
         }
     }
     assert_eq!(found.len() as u64, lines);
+    // Of each stream in their order; the streams travel in any.
+    found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok((found, refused))
 }
 

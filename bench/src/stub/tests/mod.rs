@@ -1,5 +1,9 @@
 //! The stub stores, refuses, masks and fails as Loki does.
 
+mod faults;
+mod limits;
+mod wire;
+
 use super::{Accounting, Away, Fault, Limits, Options, Rate, Stub};
 use crate::load::{Lines, Written};
 use crate::load::{Workload, proto};
@@ -54,6 +58,17 @@ fn post(stub: &Stub, body: &[u8]) -> Option<(u16, String)> {
     Some((response.status().as_u16(), response.body_mut().read_to_string().unwrap()))
 }
 
+/// As [`post_streams`], of a tenant.
+fn post_for(stub: &Stub, tenant: &str, streams: &[Vec<u8>]) -> (u16, String) {
+    let headers = [("content-type", "application/x-protobuf"), ("x-scope-orgid", tenant)];
+    post_as(stub, &headers, &compressed(&push(streams)))
+}
+
+/// One entry of now.
+fn one(labels: &str, line: &[u8]) -> Vec<u8> {
+    stream(labels, &[entry(now_ns(), line)])
+}
+
 fn post_streams(stub: &Stub, streams: &[Vec<u8>]) -> (u16, String) {
     post(stub, &compressed(&push(streams))).expect("an answer")
 }
@@ -83,6 +98,30 @@ fn what_is_stored_is_accounted_for() {
     post_streams(&stub, &[stream(LABELS, &[entry(now + 9, first)])]);
     assert_eq!(stub.verify(&written).repeated_visibly, 1);
     assert_eq!(stub.streams(), [LABELS]);
+}
+
+#[test]
+fn how_fast_a_backlog_comes_is_known_while_new_lines_come_too() {
+    let stub = stub();
+    let mut lines = Lines::new(&Workload::service().text, 1, 0);
+    let mut push = || {
+        let (now, mut line) = (now_ns(), Vec::new());
+        lines.next(now, &mut line);
+        line.pop();
+        stream(LABELS, &[entry(now, &line)])
+    };
+    let old = [push(), push(), push()];
+    assert_eq!(post_streams(&stub, &old[..1]).0, 204);
+    assert_eq!(stub.backlog().rate(), 0.0);
+    stub.watch_backlog();
+    assert_eq!(post_streams(&stub, &old[1..2]).0, 204);
+    let one = stub.backlog();
+    assert!(one.lines == 1 && one.first == one.last && one.rate() > 0.0, "{one:?}");
+    assert_eq!(post_streams(&stub, &old[2..]).0, 204);
+    assert_eq!(post_streams(&stub, &[push()]).0, 204);
+    let two = stub.backlog();
+    assert!(two.lines == 2 && two.first == one.first && two.last > one.last, "{two:?}");
+    assert_eq!(stub.stats().received, 4);
 }
 
 #[test]

@@ -1,0 +1,340 @@
+//! What the sink refuses, in the hands of a shard: into the dead-letter queue of that sink, and from
+//! there to the sink again.
+//!
+//! Entries come with the ack of their frame ([`Letters::add`]). The frame counts as acked when they
+//! are durable here ([`Letters::store`]); while the queue is full they wait, and the frame with them.
+//! What is sent again goes by a lane of its own through the same egress as everything else
+//! ([`Letters::turn`]): so it is judged alike, and holds up nobody.
+
+use crate::desk::{How, Order, Slot, What};
+use crate::dlq::replay::{self, Stamps, reason_of};
+use crate::dlq::{self, Dlq, DlqError, FrameInfo, Origin, PutError, Reason, Record, Stored};
+use crate::handoff::{Frame, Lane};
+use crate::track::{Ack, Rejected};
+use crate::verdict;
+use io::format::Seq;
+use io::uring::UringDisk;
+use perf::metrics;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub dlq: dlq::Options,
+    /// The sink's, of frames that name none.
+    pub tenant: String,
+}
+
+/// Entries that are refused and not durable yet, and the frames that wait for them.
+struct Waiting {
+    seqs: Vec<Seq>,
+    records: Vec<Record>,
+}
+
+/// A frame of the queue that is being sent again.
+struct Replay {
+    id: Seq,
+    /// Made of it, and not handed over.
+    frames: VecDeque<Frame>,
+    /// Handed over, and not back.
+    out: usize,
+    again: Vec<Record>,
+    attempts: u32,
+    first_rejected_ns: i64,
+    origin: Origin,
+}
+
+pub struct Letters {
+    options: Options,
+    dlq: Dlq<UringDisk>,
+    /// For what is sent again.
+    lane: Arc<Lane>,
+    slot: Arc<Slot>,
+    counts: metrics::Sink,
+    waiting: RefCell<VecDeque<Waiting>>,
+    not_before: Cell<Option<Instant>>,
+    full_said: Cell<bool>,
+    replay: RefCell<Option<Replay>>,
+    /// How what was asked for is sent.
+    how: RefCell<How>,
+    next_seq: Cell<Seq>,
+    /// When the queue was last looked through for what is due.
+    looked_at: Cell<Option<Instant>>,
+    /// What the metrics say of this queue.
+    shown: Cell<(i64, i64)>,
+}
+
+/// How often a queue that is full, or that has nothing due, is looked at again.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A frame that cannot be read is left alone for so long.
+const DAMAGED_NS: i64 = 3600 * 1_000_000_000;
+
+impl Letters {
+    pub async fn open(
+        options: Options,
+        lane: Arc<Lane>,
+        slot: Arc<Slot>,
+        counts: metrics::Sink,
+    ) -> Result<Letters, DlqError> {
+        let disk = UringDisk::open(&options.dlq.dir, &options.dlq.quarantine).await?;
+        let (dlq, found) = Dlq::open(disk, options.dlq.clone()).await?;
+        if found.entries > 0 {
+            let (shard, sink) = (slot.shard, &slot.sink);
+            tracing::info!(
+                shard,
+                sink,
+                entries = found.entries,
+                "the dead-letter queue holds entries"
+            );
+        }
+        lane.await_all();
+        let letters = Letters {
+            options,
+            dlq,
+            lane,
+            slot,
+            counts,
+            waiting: RefCell::default(),
+            not_before: Cell::new(None),
+            full_said: Cell::new(false),
+            replay: RefCell::new(None),
+            how: RefCell::default(),
+            next_seq: Cell::new(Seq(1)),
+            looked_at: Cell::new(None),
+            shown: Cell::new((0, 0)),
+        };
+        letters.show();
+        Ok(letters)
+    }
+
+    /// An ack with what was refused of its frames.
+    pub fn add(&self, ack: Ack) {
+        let records = ack.rejected.iter().flat_map(|rejected| self.records(rejected, None));
+        let records = records.collect();
+        self.waiting.borrow_mut().push_back(Waiting { seqs: ack.seqs, records });
+    }
+
+    /// Makes durable what waits; gives the frames that are done with.
+    pub async fn store(&self) -> Vec<Seq> {
+        let mut settled = Vec::new();
+        if self.not_before.get().is_some_and(|at| at > Instant::now()) {
+            return settled;
+        }
+        self.not_before.set(None);
+        loop {
+            let next = self.waiting.borrow_mut().pop_front();
+            let Some(mut next) = next else { break };
+            match self.put(&mut next.records).await {
+                Ok(()) => {
+                    self.full_said.set(false);
+                    settled.extend(next.seqs);
+                }
+                Err(error) => {
+                    if !self.full_said.replace(true) {
+                        let (shard, sink) = (self.slot.shard, &self.slot.sink);
+                        tracing::error!(shard, sink, %error, "refused entries cannot be stored");
+                    }
+                    self.waiting.borrow_mut().push_front(next);
+                    self.not_before.set(Some(Instant::now() + LOOK_INTERVAL));
+                    break;
+                }
+            }
+        }
+        if !settled.is_empty() {
+            self.show();
+        }
+        settled
+    }
+
+    /// Stores all; what is not stored is left in `records`.
+    async fn put(&self, records: &mut Vec<Record>) -> Result<(), PutError> {
+        let count = records.len() as u64;
+        match self.dlq.put(records).await {
+            Ok(Stored { dropped }) => {
+                self.counts.dlq_stored.inc_by(count);
+                self.counts.dlq_dropped.inc_by(dropped);
+                Ok(())
+            }
+            Err(error) => {
+                if let PutError::Full { left, .. } | PutError::Failed { left, .. } = &error {
+                    self.counts.dlq_stored.inc_by(count - left.len() as u64);
+                    let mut at = 0..;
+                    records.retain(|_| left.contains(&at.next().expect("without end")));
+                }
+                if let PutError::Full { dropped, .. } = &error {
+                    self.counts.dlq_dropped.inc_by(*dropped);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What was asked of the queue, what came back of what was sent again, and what is due: a step at
+    /// a time. True where there may be more to do at once.
+    pub async fn turn(&self, draining: bool) -> bool {
+        let mut more = false;
+        let order = self.slot.next_order();
+        if let Some(order) = order {
+            self.obey(order).await;
+            more = true;
+        }
+        while let Some(ack) = self.lane.next_ack() {
+            self.came_back(ack);
+        }
+        more |= self.finish_replay().await;
+        if !draining {
+            self.hand_over();
+            more |= self.start_replay().await;
+        }
+        more
+    }
+
+    async fn obey(&self, order: Order) {
+        let now_ns = perf::clock::unix_ns();
+        let done = match &order.what {
+            What::Purge => self.dlq.purge(&order.filter, now_ns).await,
+            What::Reprocess(how) => {
+                *self.how.borrow_mut() = how.clone();
+                self.looked_at.set(None);
+                self.dlq.request(&order.filter, now_ns).await
+            }
+        };
+        self.show();
+        order.answer(done.map_err(|error| error.to_string()));
+    }
+
+    async fn start_replay(&self) -> bool {
+        let now = Instant::now();
+        let looked = self.looked_at.get().is_some_and(|at| now.duration_since(at) < LOOK_INTERVAL);
+        if looked || self.replay.borrow().is_some() {
+            return false;
+        }
+        let now_ns = perf::clock::unix_ns();
+        let Some(id) = self.dlq.due(now_ns, &self.options.dlq.backoff).await else {
+            self.looked_at.set(Some(now));
+            return false;
+        };
+        let records = match self.dlq.read(id).await {
+            Ok(records) if !records.is_empty() => records,
+            other => {
+                let error = other.err().map(|error| error.to_string());
+                tracing::error!(%id, error, "a frame of the dead-letter queue cannot be sent again");
+                self.dlq.postpone(id, now_ns.saturating_add(DAMAGED_NS)).await;
+                return true;
+            }
+        };
+        let how =
+            if self.is_requested(id).await { self.how.borrow().clone() } else { How::default() };
+        let mut stamps = how.restamp.then(|| Stamps::new(now_ns));
+        let parts = replay::frames(&records, &how.labels, stamps.as_mut());
+        let frames = parts.iter().map(|part| Frame { seq: self.take_seq(), ..part.frame() });
+        *self.replay.borrow_mut() = Some(Replay {
+            id,
+            frames: frames.collect(),
+            out: 0,
+            again: Vec::new(),
+            attempts: records.iter().map(|record| record.attempts).max().unwrap_or(0),
+            first_rejected_ns: records.iter().map(|r| r.first_rejected_ns).min().unwrap_or(now_ns),
+            origin: records[0].origin,
+        });
+        self.hand_over();
+        false
+    }
+
+    async fn is_requested(&self, id: Seq) -> bool {
+        let frames: Vec<FrameInfo> = self.dlq.frames().await.unwrap_or_default();
+        frames.iter().any(|info| info.id == id && info.requested)
+    }
+
+    fn take_seq(&self) -> Seq {
+        self.next_seq.replace(self.next_seq.get().next())
+    }
+
+    fn hand_over(&self) {
+        let mut replay = self.replay.borrow_mut();
+        let Some(replay) = replay.as_mut() else { return };
+        while let Some(frame) = replay.frames.pop_front() {
+            if let Err(frame) = self.lane.frames.push(frame) {
+                replay.frames.push_front(frame);
+                break;
+            }
+            replay.out += 1;
+        }
+    }
+
+    fn came_back(&self, ack: Ack) {
+        let mut replay = self.replay.borrow_mut();
+        let replay = replay.as_mut().expect("only what is under way comes back");
+        replay.out -= ack.seqs.len();
+        for rejected in &ack.rejected {
+            let before = (replay.attempts, replay.first_rejected_ns, replay.origin);
+            replay.again.extend(self.records(rejected, Some(before)));
+        }
+    }
+
+    async fn finish_replay(&self) -> bool {
+        let done = self.replay.borrow_mut().take_if(|r| r.out == 0 && r.frames.is_empty());
+        let Some(replay) = done else { return false };
+        match self.dlq.settle(&[replay.id], &replay.again).await {
+            Ok(()) => self.counts.dlq_replayed.inc(),
+            Err(error) => {
+                // It is still there: sent again later, Loki knows it.
+                tracing::error!(%error, "what was sent again cannot be taken out of the queue");
+                let until_ns = perf::clock::unix_ns().saturating_add(60_000_000_000);
+                self.dlq.postpone(replay.id, until_ns).await;
+            }
+        }
+        self.show();
+        self.looked_at.set(None);
+        true
+    }
+
+    /// What was rejected, entry by entry; `before` where it was rejected before.
+    fn records(&self, rejected: &Rejected, before: Option<(u32, i64, Origin)>) -> Vec<Record> {
+        let now_ns = perf::clock::unix_ns();
+        let here = u32::try_from(self.slot.shard).expect("a small number");
+        let origin = Origin { shard: here, frame: rejected.seq.0 };
+        let (attempts, first_rejected_ns, origin) = before
+            .map_or((0, now_ns, origin), |(attempts, first, origin)| {
+                (attempts.saturating_add(1), first, origin)
+            });
+        let reason = match rejected.reason {
+            verdict::Reason::Refused => reason_of(rejected.status.unwrap_or(0), &rejected.text),
+            verdict::Reason::TooOld => Reason::TooOld,
+            verdict::Reason::Failing => Reason::Failing,
+            verdict::Reason::StreamLimited => Reason::StreamLimited,
+        };
+        let tenant =
+            if rejected.tenant.is_empty() { &self.options.tenant } else { &*rejected.tenant };
+        let record = |entry: crate::part::Taken<'_>| Record {
+            sink: self.slot.sink.clone(),
+            tenant: tenant.to_owned(),
+            labels: entry.labels.to_owned(),
+            timestamp_ns: entry.stamp_ns,
+            line: entry.line.to_vec(),
+            metadata: entry.metadata.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
+            origin,
+            arrived_ns: rejected.oldest_arrival_ns,
+            reason: reason.clone(),
+            status: rejected.status,
+            text: dlq::record::limit_text(&rejected.text).to_owned(),
+            attempts,
+            first_rejected_ns,
+            rejected_ns: now_ns,
+        };
+        rejected.part.entries().map(record).collect()
+    }
+
+    /// Publishes how the queue stands.
+    fn show(&self) {
+        let stats = self.dlq.stats();
+        let i64_of = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let now = (i64_of(stats.entries), i64_of(stats.bytes));
+        let before = self.shown.replace(now);
+        self.counts.dlq_entries.add(now.0 - before.0);
+        self.counts.dlq_bytes.add(now.1 - before.1);
+        self.slot.publish(stats);
+    }
+}

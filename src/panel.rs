@@ -1,0 +1,202 @@
+//! What operators ask of a running process beside its metrics: the state of its sinks and its
+//! dead-letter queues.
+//!
+//! - `GET /sinks`: of each sink and tenant the breaker's state, since when, and why.
+//! - `GET /dlq/stats`: what the queues hold, of each shard and sink.
+//! - `POST /dlq/reprocess`, `POST /dlq/purge`: with `{"filter": […], "labels": {…}, "restamp": false}`;
+//!   answered with the number of entries once every queue has done so. From this host only: what is
+//!   purged is gone.
+
+use crate::desk::{Desk, How, What};
+use crate::dlq::Filter;
+use crate::egress::Egress;
+use crate::labels;
+use crate::receive::respond;
+use crate::server::Status;
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response, StatusCode};
+use io::http::{self, BodyError, Connection, Full};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the API shares with the shards and the senders.
+pub struct Panel {
+    pub status: Arc<Status>,
+    pub desk: Arc<Desk>,
+    pub egresses: Vec<Arc<Egress>>,
+}
+
+/// A filter and some labels.
+const ORDER_BYTES_MAX: usize = 64 << 10;
+/// Queues may be long, and disks slow.
+const ORDER_TIME_MAX: Duration = Duration::from_secs(300);
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Order {
+    filter: Vec<String>,
+    labels: BTreeMap<String, String>,
+    restamp: bool,
+}
+
+/// Why an order is not carried out.
+type Wrong = (StatusCode, String);
+
+impl Panel {
+    /// Whether this path is one of the panel's.
+    #[must_use]
+    pub fn has(path: &str) -> bool {
+        matches!(path, "/sinks" | "/dlq/stats" | "/dlq/reprocess" | "/dlq/purge")
+    }
+
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Response<Full> {
+        let path = request.uri().path().to_owned();
+        let answer = match (request.method(), path.as_str()) {
+            (&Method::GET | &Method::HEAD, "/sinks") => Ok(self.sinks()),
+            (&Method::GET | &Method::HEAD, "/dlq/stats") => Ok(self.stats()),
+            (&Method::POST, "/dlq/reprocess" | "/dlq/purge") => {
+                self.order(&path, request, connection).await
+            }
+            (_, path) => {
+                let expected = if matches!(path, "/sinks" | "/dlq/stats") { "GET" } else { "POST" };
+                Err((StatusCode::METHOD_NOT_ALLOWED, format!("expected {expected}")))
+            }
+        };
+        let (code, value) = match answer {
+            Ok(value) => (StatusCode::OK, value),
+            Err((code, error)) => (code, json!({ "error": error })),
+        };
+        respond(code, JSON, format!("{value}\n"))
+    }
+
+    fn sinks(&self) -> Value {
+        let sinks = self
+            .egresses
+            .iter()
+            .map(|egress| json!({ "sink": egress.sink(), "tenants": egress.seen() }));
+        json!({ "sinks": sinks.collect::<Vec<_>>() })
+    }
+
+    fn stats(&self) -> Value {
+        let queues = self.desk.slots().iter().filter_map(|slot| {
+            let stats = slot.stats()?;
+            let by_reason: BTreeMap<&str, u64> =
+                stats.by_reason.iter().map(|(reason, count)| (reason.name(), *count)).collect();
+            Some(json!({
+                "shard": slot.shard,
+                "sink": slot.sink,
+                "entries": stats.entries,
+                "frames": stats.frames,
+                "bytes": stats.bytes,
+                "bytes_max": stats.bytes_max,
+                "by_reason": by_reason,
+                "oldest_unix_ms": stats.oldest_ns.map(|ns| ns / 1_000_000),
+                "exhausted": stats.exhausted,
+                "undecodable_frames": stats.undecodable_frames,
+                "damaged_frames": stats.damaged_frames,
+                "dropped": stats.dropped,
+            }))
+        });
+        let queues: Vec<Value> = queues.collect();
+        let entries: u64 = queues.iter().filter_map(|queue| queue["entries"].as_u64()).sum();
+        json!({ "entries": entries, "queues": queues })
+    }
+
+    async fn order(
+        &self,
+        path: &str,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Result<Value, Wrong> {
+        if !connection.peer.to_canonical().is_loopback() {
+            let text =
+                "expected a request from this host: what changes the queues is not for others";
+            return Err((StatusCode::FORBIDDEN, text.into()));
+        }
+        let mut body = Vec::new();
+        let read = http::read_body(connection, request.into_body(), ORDER_BYTES_MAX, |piece| {
+            body.extend_from_slice(piece);
+            Ok::<_, BodyError>(())
+        });
+        read.await.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+        let (what, filter) = read_order(path, &body)?;
+        let Some(asked) = self.desk.ask(&what, &filter) else {
+            let text = "too many orders are under way; try again later";
+            return Err((StatusCode::SERVICE_UNAVAILABLE, text.into()));
+        };
+        let deadline = Instant::now() + ORDER_TIME_MAX;
+        loop {
+            match asked.answer() {
+                Some(Ok(entries)) => return Ok(json!({ "entries": entries })),
+                Some(Err(error)) => return Err((StatusCode::INTERNAL_SERVER_ERROR, error)),
+                None if Instant::now() >= deadline => {
+                    let text = "the queues take too long; what was asked is still under way";
+                    return Err((StatusCode::GATEWAY_TIMEOUT, text.into()));
+                }
+                None => glommio::timer::sleep(LOOK_INTERVAL).await,
+            }
+        }
+    }
+}
+
+fn read_order(path: &str, body: &[u8]) -> Result<(What, Filter), Wrong> {
+    let wrong = |text: String| (StatusCode::BAD_REQUEST, text);
+    let order: Order = if body.trim_ascii().is_empty() {
+        Order::default()
+    } else {
+        serde_json::from_slice(body).map_err(|error| {
+            wrong(format!(
+                "expected {{\"filter\": [\"reason=too_old\"], \"labels\": {{}}, \"restamp\": false}}: \
+                 {error}"
+            ))
+        })?
+    };
+    let filter = Filter::parse(&order.filter).map_err(|error| wrong(error.to_string()))?;
+    if let Some(name) = order.labels.keys().find(|name| !labels::is_name(name)) {
+        return Err(wrong(format!(
+            "labels: expected a label name, found {name:?}: letters, digits and _ only, no digit first"
+        )));
+    }
+    let what = match path {
+        "/dlq/purge" => What::Purge,
+        _ => What::Reprocess(How { labels: order.labels, restamp: order.restamp }),
+    };
+    Ok((what, filter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_or_said_to_be_wrong() {
+        let (what, filter) = read_order("/dlq/reprocess", b"").unwrap();
+        assert!(filter.is_empty() && matches!(what, What::Reprocess(how) if how == How::default()));
+        let body = br#"{"filter": ["reason=too_old"], "labels": {"a": "b"}, "restamp": true}"#;
+        let (what, filter) = read_order("/dlq/reprocess", body).unwrap();
+        assert_eq!(filter.texts(), ["reason=too_old"]);
+        assert!(matches!(what, What::Reprocess(how) if how.restamp && how.labels["a"] == "b"));
+        assert!(matches!(read_order("/dlq/purge", b"{}").unwrap().0, What::Purge));
+        for (body, says) in [
+            (&b"{"[..], "expected {\"filter\""),
+            (b"{\"fliter\": []}", "fliter"),
+            (b"{\"filter\": [\"reason\"]}", "expected"),
+            (b"{\"labels\": {\"1a\": \"b\"}}", "label name"),
+        ] {
+            let (code, text) = read_order("/dlq/purge", body).unwrap_err();
+            assert_eq!(code, StatusCode::BAD_REQUEST);
+            assert!(text.contains(says), "{text}");
+        }
+    }
+}

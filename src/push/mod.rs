@@ -1,0 +1,238 @@
+//! Frames become one HTTP push: their snappy blocks joined, nothing decompressed. And the client that
+//! posts it:
+//!
+//! - [`address`]: where connections go;
+//! - [`proxy`]: through which proxy;
+//! - [`wire`]: how they are made;
+//! - [`tls`]: whom they trust, and who they are;
+//! - [`auth`]: who asks;
+//! - [`reply`]: what came back.
+
+mod address;
+pub mod auth;
+pub mod proxy;
+mod reply;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+mod wire;
+
+pub use reply::Reply;
+
+use crate::block;
+use crate::track::Piece;
+use crate::verdict::Answer;
+use address::Addresses;
+use auth::Authorization;
+use proxy::Way;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use ureq::http::{HeaderName, HeaderValue, Uri};
+
+/// What goes out together, joined. An entry's bytes never change: sent again, Loki knows it and stores
+/// nothing twice.
+pub struct Push {
+    /// Empty: none is named.
+    tenant: Arc<str>,
+    pub body: Vec<u8>,
+}
+
+impl Push {
+    #[must_use]
+    pub fn new(tenant: Arc<str>, pieces: &[Piece]) -> Push {
+        assert!(!pieces.is_empty());
+        let raw_bytes = pieces.iter().map(|piece| u64::from(piece.frame.raw_len)).sum();
+        let body = block::join(pieces.iter().map(|piece| &piece.frame.body[..]), raw_bytes);
+        Push { tenant, body }
+    }
+}
+
+/// Not printed, not even for debugging: secrets are in it.
+#[derive(Clone)]
+pub struct Options {
+    /// Where the sink's keys are in the configuration, such as `sinks.loki`: errors name them.
+    pub key: String,
+    pub url: String,
+    /// Each push, from connecting to the end of the answer.
+    pub timeout: Duration,
+    pub connections: usize,
+    pub tls: tls::Options,
+    pub auth: Option<auth::Options>,
+    pub proxy: proxy::Choice,
+    /// Of every push, beside its own.
+    pub headers: Vec<(String, String)>,
+}
+
+/// How long a connection is kept that nothing is sent on: less than the servers before Loki keep one
+/// (a minute and more). Where one closes earlier, that is seen before it is used, or the push goes out
+/// again.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// The same push within what is left of its time.
+#[derive(Clone, Copy)]
+struct Again {
+    /// On a new connection, whichever are kept.
+    fresh: bool,
+}
+
+/// Posts pushes; one for all senders, which share its connections.
+#[derive(Clone)]
+pub struct Client {
+    agent: ureq::Agent,
+    addresses: Addresses,
+    key: String,
+    url: Uri,
+    timeout: Duration,
+    /// What an error begins with, where it may be the proxy's.
+    through: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    auth: Option<Arc<Authorization>>,
+}
+
+impl Client {
+    /// Everything that can be wrong before the first push is found here: the error names the key, what
+    /// is wrong and what to do.
+    pub fn new(options: &Options) -> Result<Client, String> {
+        let sink = &options.key;
+        let url: Uri = options.url.parse().map_err(|error| format!("{sink}.url: {error}"))?;
+        let key = format!("{sink}.proxy");
+        let way = Way::choose(&options.proxy, &url, &key, &|name: &str| std::env::var(name).ok())?;
+        let mut headers = Vec::new();
+        for (name, value) in &options.headers {
+            let wrong = || format!("{sink}.headers.{name}: expected a header, found none");
+            let name = HeaderName::try_from(name).map_err(|_| wrong())?;
+            let mut value = HeaderValue::try_from(value).map_err(|_| wrong())?;
+            value.set_sensitive(true);
+            headers.push((name, value));
+        }
+        let (mut tunnel, mut forward, mut through) = (None, None, String::new());
+        match way {
+            Way::Direct => {}
+            Way::Tunnel(proxy) => {
+                through = format!("through the proxy {}:{}: ", proxy.host(), proxy.port());
+                tunnel = Some(proxy);
+            }
+            Way::Forward { proxy, authorization } => {
+                let address = proxy.authority().map(ToString::to_string).unwrap_or_default();
+                through = format!("through the proxy {address}: ");
+                if let Some(text) = authorization {
+                    let mut value = HeaderValue::try_from(text).map_err(|e| e.to_string())?;
+                    value.set_sensitive(true);
+                    headers.push((HeaderName::from_static("proxy-authorization"), value));
+                }
+                forward = Some(proxy);
+            }
+        }
+        let tls = tls::config(&options.tls, sink)?;
+        let server_name = options.tls.server_name.as_deref();
+        let connector = wire::connector(&url, server_name, forward.is_some())?;
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(options.timeout))
+            .max_idle_connections_per_host(options.connections)
+            .max_idle_connections(options.connections)
+            .max_idle_age(IDLE_TIME_MAX)
+            // Every answer is judged, none is followed and none turned into an error.
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(tunnel)
+            .tls_config(tls)
+            .user_agent(concat!("log-capturer/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let addresses = Addresses::new(forward);
+        let agent = ureq::Agent::with_parts(config, connector, addresses.clone());
+        let auth = options.auth.clone().map(|auth| Authorization::new(auth, sink)).transpose()?;
+        Ok(Client {
+            agent,
+            addresses,
+            key: sink.clone(),
+            url,
+            timeout: options.timeout,
+            through,
+            headers,
+            auth: auth.map(Arc::new),
+        })
+    }
+
+    /// Sends one push and waits for its answer; never longer than the timeout.
+    #[must_use]
+    pub fn post(&self, push: &Push) -> Reply {
+        let deadline = Instant::now() + self.timeout;
+        let header = self.auth.as_ref().map(|auth| auth.header());
+        let reply = self.send(push, header.as_ref(), None, deadline);
+        let refused = matches!(reply.answer, Answer::Status { code: 401, .. });
+        if let (true, Some(auth), Some(header)) = (refused, &self.auth, &header)
+            && let Some(header) = auth.instead_of(header)
+        {
+            return self.send(push, Some(&header), Some(Again { fresh: false }), deadline);
+        }
+        reply
+    }
+
+    /// Sends it, and once more where a connection broke that the sink may have closed while nothing
+    /// was under way: that is no failure of the sink's.
+    fn send(
+        &self,
+        push: &Push,
+        auth: Option<&HeaderValue>,
+        again: Option<Again>,
+        deadline: Instant,
+    ) -> Reply {
+        wire::begin();
+        let mut answer = self.ask(push, auth, again, deadline);
+        if let Err(error) = &answer
+            && !matches!(error, ureq::Error::Timeout(_))
+            && wire::broke_on_a_kept_connection()
+        {
+            tracing::debug!(%error, "a kept connection was closed, the push is sent on a new one");
+            answer = self.ask(push, auth, Some(Again { fresh: true }), deadline);
+        }
+        match answer {
+            Ok(response) => Reply::of(response),
+            Err(error) => {
+                self.addresses.forget();
+                Reply::broken(self.explain(&error))
+            }
+        }
+    }
+
+    fn ask(
+        &self,
+        push: &Push,
+        auth: Option<&HeaderValue>,
+        again: Option<Again>,
+        deadline: Instant,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let tenant = &push.tenant;
+        let mut request = self.agent.post(&self.url).content_type("application/x-protobuf");
+        if !tenant.is_empty() {
+            request = request.header("X-Scope-OrgID", &**tenant);
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        if let Some(auth) = auth {
+            request = request.header("authorization", auth);
+        }
+        // Settings of a request's own cost more, and its connection a new TLS configuration: so the
+        // first try is without.
+        if let Some(Again { fresh }) = again {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let idle_time_max = if fresh { Duration::ZERO } else { IDLE_TIME_MAX };
+            let config = request.config().timeout_global(Some(left)).max_idle_age(idle_time_max);
+            request = config.build();
+        }
+        request.send(&push.body[..])
+    }
+
+    fn explain(&self, error: &ureq::Error) -> String {
+        let hint = tls::hint(error, &self.key).or_else(|| match error {
+            ureq::Error::ConnectProxyFailed(reason) if reason.contains("407") => {
+                Some(format!("put the proxy's user and password in {}.proxy", self.key))
+            }
+            _ => None,
+        });
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("{}{error}{hint}", self.through)
+    }
+}

@@ -1,0 +1,863 @@
+//! The frames of one tenant and one shard on their way to one sink: which go next, in which pushes,
+//! and what becomes of them. A plain state machine: [`crate::egress`] sends what it gives.
+//!
+//! A track has queues, each first in, first out, with one push in flight. Queue 0 holds the frames of
+//! many streams. A stream that travels alone has a queue of its own: it was sealed so (new, hot or
+//! late: see [`crate::alone`]), or it is in *trouble*: something of it was refused or limited. While a
+//! stream is in trouble, the frames of queue 0 are taken apart and its entries put behind the others
+//! in its own queue, so that it keeps its order and nobody waits for it.
+//!
+//! A push that is refused is sent again in halves until what is refused is found: first of its frames,
+//! then between the streams of a frame, then of a stream. Which pieces go together then is the *plan*.
+
+use crate::handoff::Frame;
+use crate::part::{Part, stream_key};
+use crate::verdict::{History, Reason};
+use io::format::Seq;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A frame, or a part of one: what goes out as a whole.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    pub frame: Frame,
+    /// Its entries, where it was taken apart.
+    part: Option<Part>,
+    /// The mixed frames up to here go first.
+    after: Seq,
+}
+
+impl Piece {
+    #[must_use]
+    pub fn of(frame: Frame) -> Piece {
+        Piece { frame, part: None, after: Seq::NONE }
+    }
+
+    fn of_part(frame: &Frame, part: Part) -> Piece {
+        let block = part.encode();
+        let stream = part.stream().map_or(0, stream_key);
+        let frame = Frame {
+            stream,
+            raw_len: block.raw_len,
+            entries: block.entries,
+            body: Arc::new(block.body),
+            oldest_stamp_ns: part.oldest_stamp_ns(),
+            ..frame.clone()
+        };
+        Piece { frame, part: Some(part), after: Seq::NONE }
+    }
+
+    fn part(&self) -> Part {
+        self.part.clone().unwrap_or_else(|| Part::of(&self.frame.body))
+    }
+
+    fn seq(&self) -> Seq {
+        self.frame.seq
+    }
+}
+
+/// Entries that go to the dead-letter queue, and why.
+#[derive(Debug, Clone)]
+pub struct Rejected {
+    pub seq: Seq,
+    /// As its frame names it.
+    pub tenant: Arc<str>,
+    pub oldest_arrival_ns: i64,
+    pub part: Part,
+    pub reason: Reason,
+    pub status: Option<u16>,
+    /// What the sink said.
+    pub text: Arc<str>,
+    /// How often the push was tried in which they were last.
+    pub attempts: u32,
+}
+
+/// What became of frames that went over: all of each is delivered, but for what is rejected.
+#[derive(Debug, Default)]
+pub struct Ack {
+    pub seqs: Vec<Seq>,
+    pub rejected: Vec<Rejected>,
+}
+
+/// A push to be sent.
+#[derive(Debug)]
+pub struct Job {
+    queue: u64,
+    pub pieces: Vec<Piece>,
+    /// How often it failed before.
+    pub failures: u32,
+    /// When it first failed, so many had passed.
+    passes_before: u64,
+    planned: bool,
+}
+
+impl Job {
+    #[must_use]
+    pub fn raw_bytes(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.frame.raw_len as usize).sum()
+    }
+
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.pieces.iter().map(|piece| u64::from(piece.frame.entries)).sum()
+    }
+
+    /// Its one stream, where it is known to be one.
+    fn stream(&self) -> Option<u64> {
+        let of = |piece: &Piece| match &piece.part {
+            Some(part) => part.stream().map_or(MIXED, stream_key),
+            None => piece.frame.stream,
+        };
+        let first = of(&self.pieces[0]);
+        (first != MIXED && self.pieces.iter().all(|piece| of(piece) == first)).then_some(first)
+    }
+
+    /// What is known of it once it was answered again; `passes` of its tenant, ever.
+    #[must_use]
+    pub fn history(&self, passes: u64) -> History {
+        History {
+            single: self.entries() == 1,
+            one_stream: self.stream().is_some(),
+            failures: self.failures + 1,
+            others_pass: self.failures > 0 && passes > self.passes_before,
+        }
+    }
+}
+
+/// What limits a push now.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub now: Instant,
+    /// Older entries are not sent: the sink would refuse them.
+    pub oldest_ns: i64,
+    pub bytes_max: usize,
+    /// The sink is failing: no more than one piece, to see whether it still is.
+    pub probe: bool,
+}
+
+/// Why entries are rejected, in the words of whom.
+#[derive(Debug, Clone)]
+pub struct Because {
+    pub reason: Reason,
+    pub status: Option<u16>,
+    pub text: Arc<str>,
+}
+
+/// Streams in trouble at a time; more than that wait in queue 0.
+const TROUBLED_MAX: usize = 64;
+/// A size that was learned is forgotten after this: limits are raised, too.
+const LEARNED_TIME: Duration = Duration::from_secs(600);
+/// Nothing smaller is learned: a failure that passes by itself must not leave crumbs.
+const LEARNED_BYTES_MIN: usize = 64 << 10;
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Piece>,
+    /// How many from the front go out together in the next pushes; where it is empty, as many as fit.
+    plan: VecDeque<usize>,
+    /// The first of a push that is under way.
+    in_flight: Option<Seq>,
+    failures: u32,
+    passes_before: u64,
+    not_before: Option<Instant>,
+    /// What failed for its size, and goes out in parts now.
+    split_bytes: Option<usize>,
+}
+
+/// A frame of which parts are under way.
+#[derive(Debug)]
+struct Open {
+    pieces: usize,
+    rejected: Vec<Rejected>,
+}
+
+#[derive(Debug, Default)]
+pub struct Track {
+    queues: BTreeMap<u64, Queue>,
+    open: HashMap<Seq, Open>,
+    /// Streams that queue 0 leaves out.
+    troubled: HashSet<u64>,
+    acks: Vec<Ack>,
+    /// The queue that went last: the others have their turn first.
+    last: u64,
+    /// A smaller push than allowed, which the sink takes.
+    learned: Option<(usize, Instant)>,
+    /// How many pushes of several pieces failed, one after the other, while smaller ones passed.
+    oversize: u32,
+    oversize_bytes: usize,
+    oversize_passes: u64,
+}
+
+/// So many times of that, and pushes are made smaller.
+const OVERSIZE_MAX: u32 = 3;
+
+const MIXED: u64 = 0;
+
+impl Track {
+    /// Takes in a frame; those of a track come in their order.
+    pub fn take_in(&mut self, frame: Frame) {
+        let newest_mixed = self
+            .queues
+            .get(&MIXED)
+            .and_then(|queue| queue.pieces.back().map(|piece| piece.seq()).or(queue.in_flight));
+        let queue = self.queues.entry(frame.stream).or_default();
+        let mut after = Seq::NONE;
+        if frame.stream != MIXED && queue.pieces.is_empty() && queue.in_flight.is_none() {
+            // It may have travelled with others until now.
+            after = newest_mixed.unwrap_or(Seq::NONE);
+        }
+        if frame.stream != MIXED && frame.earlier_run {
+            self.troubled.insert(frame.stream);
+            after = newest_mixed.unwrap_or(Seq::NONE);
+        }
+        queue.pieces.push_back(Piece { after, ..Piece::of(frame) });
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty() && self.acks.is_empty()
+    }
+
+    /// Whether something may go out now, as far as the track is concerned.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.queues.iter().any(|(key, queue)| self.may_go(*key, queue, now))
+    }
+
+    /// When something that waits for its time may go out.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        let waiting = self.queues.values().filter(|queue| queue.in_flight.is_none());
+        waiting.filter_map(|queue| queue.not_before).min()
+    }
+
+    /// What became of frames since this was asked last.
+    pub fn acks(&mut self) -> Vec<Ack> {
+        std::mem::take(&mut self.acks)
+    }
+
+    fn may_go(&self, key: u64, queue: &Queue, now: Instant) -> bool {
+        queue.in_flight.is_none()
+            && queue.not_before.is_none_or(|at| at <= now)
+            && queue.pieces.front().is_some_and(|piece| self.is_its_turn(key, piece))
+    }
+
+    /// Whether the mixed frames that go before it are through.
+    fn is_its_turn(&self, key: u64, piece: &Piece) -> bool {
+        let first = || {
+            let mixed = self.queues.get(&MIXED)?;
+            mixed.in_flight.or(mixed.pieces.front().map(Piece::seq))
+        };
+        key == MIXED || piece.after == Seq::NONE || first().is_none_or(|first| first > piece.after)
+    }
+
+    /// The next push, of whichever queue's turn it is.
+    pub fn next(&mut self, terms: Terms) -> Option<Job> {
+        loop {
+            let ready = self.ready(terms.now);
+            if ready.is_empty() {
+                return None;
+            }
+            for key in ready {
+                let job = self.take(key, terms);
+                self.last = key;
+                self.forget_if_empty(key);
+                if job.is_some() {
+                    return job;
+                }
+            }
+            // Nothing of those was left to send: others may have waited for them.
+        }
+    }
+
+    /// The queues that may go, those first whose turn it is.
+    fn ready(&self, now: Instant) -> Vec<u64> {
+        let later = self.queues.range(self.last.saturating_add(1)..);
+        let earlier = self.queues.range(..=self.last);
+        let may_go = later.chain(earlier).filter(|(key, queue)| self.may_go(**key, queue, now));
+        may_go.map(|(key, _)| *key).collect()
+    }
+
+    /// The next push of one queue. What is too old for the sink, or of a stream in trouble, leaves it.
+    fn take(&mut self, key: u64, terms: Terms) -> Option<Job> {
+        let bytes_max = self.bytes_max(terms);
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut bytes = 0;
+        let planned = self.queue(key).plan.pop_front();
+        let pieces_max = planned.unwrap_or(if terms.probe { 1 } else { usize::MAX });
+        let mut looked_at = 0;
+        while looked_at < pieces_max {
+            let Some(piece) = self.pop(key) else { break };
+            let Some(piece) = self.prepare(key, piece, terms.oldest_ns) else {
+                // Nothing is left of it; where a plan counted it, it has had its turn.
+                looked_at += usize::from(planned.is_some());
+                continue;
+            };
+            let size = piece.frame.raw_len as usize;
+            if planned.is_none() && !pieces.is_empty() && bytes + size > bytes_max {
+                self.queue(key).pieces.push_front(piece);
+                break;
+            }
+            looked_at += 1;
+            bytes += size;
+            pieces.push(piece);
+        }
+        if pieces.is_empty() {
+            // All that a plan named has left: what comes behind it goes on.
+            return planned.and_then(|_| self.take(key, terms));
+        }
+        let queue = self.queue(key);
+        queue.in_flight = Some(pieces[0].seq());
+        let (failures, passes_before) = (queue.failures, queue.passes_before);
+        Some(Job { queue: key, pieces, failures, passes_before, planned: planned.is_some() })
+    }
+
+    fn pop(&mut self, key: u64) -> Option<Piece> {
+        let front = self.queues.get(&key)?.pieces.front()?;
+        self.is_its_turn(key, front).then(|| self.queue(key).pieces.pop_front())?
+    }
+
+    fn bytes_max(&mut self, terms: Terms) -> usize {
+        if self.learned.is_some_and(|(_, at)| terms.now.duration_since(at) >= LEARNED_TIME) {
+            self.learned = None;
+        }
+        self.learned.map_or(terms.bytes_max, |(bytes, _)| bytes.min(terms.bytes_max))
+    }
+
+    /// A piece as it may go out of queue `key` now, or nothing where nothing of it may.
+    fn prepare(&mut self, key: u64, piece: Piece, oldest_ns: i64) -> Option<Piece> {
+        let old = piece.frame.oldest_stamp_ns < oldest_ns;
+        let mixed = key == MIXED && !self.troubled.is_empty();
+        if !old && !mixed {
+            return Some(piece);
+        }
+        let mut part = piece.part();
+        let entries = part.len();
+        let mut gone = Vec::new();
+        if old {
+            let (old, rest) = part.by_age(oldest_ns);
+            part = rest;
+            gone.push(old);
+        }
+        let mut side = Vec::new();
+        if mixed {
+            (side, part) = part.without(&self.troubled);
+        }
+        if part.len() == entries {
+            return Some(Piece { part: Some(part), ..piece });
+        }
+        gone.retain(|part| !part.is_empty());
+        let left = usize::from(!part.is_empty());
+        self.replaced(piece.seq(), gone.len() + side.len() + left);
+        for part in gone {
+            let text = "older than the sink takes".into();
+            let because = Because { reason: Reason::TooOld, status: None, text };
+            self.rejected(&piece, part, &because, 0);
+        }
+        for part in side {
+            let key = stream_key(part.stream().expect("each is one stream"));
+            let side = Piece::of_part(&piece.frame, part);
+            // Behind what is older; it may have travelled alone again since.
+            let pieces = &mut self.queue(key).pieces;
+            let at = pieces.partition_point(|other| other.seq() <= side.seq());
+            pieces.insert(at, side);
+        }
+        (left > 0).then(|| Piece::of_part(&piece.frame, part))
+    }
+
+    fn queue(&mut self, key: u64) -> &mut Queue {
+        self.queues.entry(key).or_default()
+    }
+
+    fn forget_if_empty(&mut self, key: u64) {
+        let queue = self.queue(key);
+        if queue.pieces.is_empty() && queue.in_flight.is_none() {
+            self.queues.remove(&key);
+            self.troubled.remove(&key);
+        }
+    }
+
+    /// One piece of a frame has become so many.
+    fn replaced(&mut self, seq: Seq, by: usize) {
+        let open = self.open.entry(seq).or_insert(Open { pieces: 1, rejected: Vec::new() });
+        open.pieces = open.pieces + by - 1;
+    }
+
+    /// A piece is done with; gives the ack where the frame was never taken apart.
+    fn done(&mut self, seq: Seq) -> Option<Seq> {
+        let Some(open) = self.open.get_mut(&seq) else { return Some(seq) };
+        open.pieces -= 1;
+        if open.pieces == 0 {
+            let open = self.open.remove(&seq).expect("just seen");
+            self.acks.push(Ack { seqs: vec![seq], rejected: open.rejected });
+        }
+        None
+    }
+
+    fn rejected(&mut self, piece: &Piece, part: Part, because: &Because, attempts: u32) {
+        let seq = piece.seq();
+        let open = self.open.entry(seq).or_insert(Open { pieces: 1, rejected: Vec::new() });
+        let Because { reason, status, text } = because.clone();
+        let oldest_arrival_ns = piece.frame.oldest_arrival_ns;
+        open.rejected.push(Rejected {
+            seq,
+            tenant: piece.frame.tenant.clone(),
+            oldest_arrival_ns,
+            part,
+            reason,
+            status,
+            text,
+            attempts,
+        });
+        self.done(seq);
+    }
+
+    /// The sink stored it.
+    pub fn accepted(&mut self, job: Job, now: Instant) {
+        let bytes = job.raw_bytes();
+        let failed_before = job.failures > 0;
+        let seqs: Vec<Seq> = job.pieces.iter().filter_map(|piece| self.done(piece.seq())).collect();
+        if !seqs.is_empty() {
+            self.acks.push(Ack { seqs, rejected: Vec::new() });
+        }
+        if bytes >= self.oversize_bytes / 4 * 3 {
+            self.oversize = 0;
+        }
+        let split_bytes = self.landed(job.queue);
+        // Half of what failed again and again passes at once: it was too large.
+        if !failed_before && let Some(split_bytes) = split_bytes {
+            let fits = bytes.max(LEARNED_BYTES_MIN);
+            if fits < split_bytes {
+                self.learned = Some((fits, now));
+            }
+        }
+        self.forget_if_empty(job.queue);
+    }
+
+    /// All of it goes to the dead-letter queue.
+    pub fn reject(&mut self, job: Job, because: &Because) {
+        let attempts = job.failures + 1;
+        for piece in &job.pieces {
+            self.rejected(piece, piece.part(), because, attempts);
+        }
+        self.landed(job.queue);
+        self.forget_if_empty(job.queue);
+    }
+
+    /// A push of this queue is over, one way or another.
+    fn landed(&mut self, key: u64) -> Option<usize> {
+        let queue = self.queue(key);
+        queue.in_flight = None;
+        queue.failures = 0;
+        queue.not_before = None;
+        queue.split_bytes.take()
+    }
+
+    /// The same pieces go again, not before that time; those of other queues may go meanwhile.
+    /// `passes`: of its tenant, ever.
+    pub fn again(&mut self, job: Job, not_before: Option<Instant>, passes: u64, now: Instant) {
+        if job.pieces.len() > 1 {
+            self.failed_with_many(&job, passes, now);
+        }
+        let queue = self.queue(job.queue);
+        queue.in_flight = None;
+        if job.failures == 0 {
+            queue.passes_before = passes;
+        }
+        queue.failures = job.failures + 1;
+        queue.not_before = not_before;
+        if job.planned {
+            queue.plan.push_front(job.pieces.len());
+        }
+        job.pieces.into_iter().rev().for_each(|piece| queue.pieces.push_front(piece));
+    }
+
+    /// Some of Loki's limits answer like an overload, and a smaller push passes.
+    fn failed_with_many(&mut self, job: &Job, passes: u64, now: Instant) {
+        let smaller_passed = passes > self.oversize_passes;
+        self.oversize = if smaller_passed { self.oversize + 1 } else { self.oversize.max(1) };
+        self.oversize_passes = passes;
+        self.oversize_bytes = job.raw_bytes();
+        if self.oversize > OVERSIZE_MAX {
+            self.oversize = 0;
+            self.learned = Some(((job.raw_bytes() / 2).max(LEARNED_BYTES_MIN), now));
+        }
+    }
+
+    /// One stream is limited: it waits in a queue of its own, and its mates go on.
+    pub fn set_aside(
+        &mut self,
+        mut job: Job,
+        not_before: Option<Instant>,
+        passes: u64,
+        now: Instant,
+    ) {
+        let Some(key) = self.aside(&job) else { return self.again(job, not_before, passes, now) };
+        self.landed(MIXED);
+        let count = job.pieces.len();
+        self.move_aside(key, std::mem::take(&mut job.pieces));
+        let queue = self.queue(key);
+        queue.plan.push_front(count);
+        queue.passes_before = passes;
+        queue.failures = 1;
+        queue.not_before = not_before;
+        self.forget_if_empty(MIXED);
+    }
+
+    /// The stream of a job of queue 0 that may leave it.
+    fn aside(&self, job: &Job) -> Option<u64> {
+        let key = job.stream()?;
+        (job.queue == MIXED && self.troubled.len() < TROUBLED_MAX).then_some(key)
+    }
+
+    fn move_aside(&mut self, key: u64, pieces: Vec<Piece>) {
+        self.troubled.insert(key);
+        let queue = self.queue(key);
+        // Whatever it had of its own came later.
+        pieces.into_iter().rev().for_each(|piece| queue.pieces.push_front(piece));
+    }
+
+    /// The pieces go again in halves; `for_size`: because they are too much at once.
+    pub fn halve(&mut self, mut job: Job, for_size: bool) {
+        let bytes = job.raw_bytes();
+        self.landed(job.queue);
+        let key = if for_size { None } else { self.aside_of(&mut job) };
+        let halves = match &job.pieces[..] {
+            [piece] => self.halve_piece(piece),
+            _ => {
+                let second = job.pieces.len() / 2;
+                let first = job.pieces.len() - second;
+                Some((std::mem::take(&mut job.pieces), [first, second]))
+            }
+        };
+        let (pieces, plan) = halves.unwrap_or_else(|| (std::mem::take(&mut job.pieces), [1, 0]));
+        let to = key.unwrap_or(job.queue);
+        if key.is_some() {
+            self.move_aside(to, pieces);
+        } else {
+            let queue = self.queue(to);
+            pieces.into_iter().rev().for_each(|piece| queue.pieces.push_front(piece));
+        }
+        let queue = self.queue(to);
+        plan.into_iter().rev().filter(|n| *n > 0).for_each(|n| queue.plan.push_front(n));
+        queue.split_bytes = for_size.then_some(bytes);
+        self.forget_if_empty(job.queue);
+    }
+
+    /// Where something of a single stream is refused, the stream leaves queue 0.
+    fn aside_of(&self, job: &mut Job) -> Option<u64> {
+        if let [piece] = &mut job.pieces[..] {
+            let part = piece.part();
+            piece.part = Some(part);
+        }
+        self.aside(job)
+    }
+
+    fn halve_piece(&mut self, piece: &Piece) -> Option<(Vec<Piece>, [usize; 2])> {
+        let part = piece.part();
+        if part.len() < 2 {
+            return None;
+        }
+        let (first, second) = part.halves();
+        self.replaced(piece.seq(), 2);
+        let pieces = [first, second].map(|part| Piece::of_part(&piece.frame, part));
+        Some((pieces.into(), [1, 1]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::part::tests::body_of;
+    use crate::verdict::{Answer, Verdict, judge};
+
+    const STREAMS: usize = 4;
+
+    fn labels(stream: usize) -> String {
+        format!("{{s=\"{stream}\"}}")
+    }
+
+    /// A sink with rules, and what it stored.
+    #[derive(Default)]
+    struct Sink {
+        /// Lines that it refuses.
+        bad: HashSet<String>,
+        /// Lines on which it fails like an overload.
+        poison: HashSet<String>,
+        limited: HashSet<String>,
+        bytes_max: Option<usize>,
+        stored: HashMap<String, Vec<(i64, String)>>,
+        pushes: usize,
+    }
+
+    impl Sink {
+        fn push(&mut self, job: &Job) -> Answer {
+            self.pushes += 1;
+            let status =
+                |code, text: &str| Answer::Status { code, retry_after: None, text: text.into() };
+            let parts: Vec<Part> = job.pieces.iter().map(Piece::part).collect();
+            let entries: Vec<_> = parts
+                .iter()
+                .flat_map(Part::entries)
+                .map(|e| {
+                    (e.labels.to_owned(), e.stamp_ns, String::from_utf8_lossy(e.line).into_owned())
+                })
+                .collect();
+            if self.bytes_max.is_some_and(|max| job.raw_bytes() > max) {
+                return status(429, "ingestion rate limit exceeded");
+            }
+            if entries.iter().any(|(.., line)| self.poison.contains(line)) {
+                return status(500, "panic");
+            }
+            let mut refused = 200;
+            for (labels, stamp_ns, line) in entries {
+                if self.limited.contains(&labels) {
+                    refused = 429;
+                } else if self.bad.contains(&line) {
+                    refused = refused.max(400);
+                } else {
+                    let stored = self.stored.entry(labels).or_default();
+                    if !stored.contains(&(stamp_ns, line.clone())) {
+                        stored.push((stamp_ns, line));
+                    }
+                }
+            }
+            match refused {
+                429 => status(429, "Per stream rate limit exceeded"),
+                400 => status(400, "timestamp too old"),
+                _ => status(204, ""),
+            }
+        }
+    }
+
+    /// Sends everything as [`crate::egress`] does, with a clock that jumps to what is due.
+    fn drain(track: &mut Track, sink: &mut Sink, terms: Terms) -> (Vec<Seq>, Vec<Rejected>) {
+        let (mut seqs, mut rejected) = (Vec::new(), Vec::new());
+        let (mut passes, mut terms) = (0, terms);
+        for turn in 1..100_000_u64 {
+            if turn.is_multiple_of(500) {
+                // Other lines come and pass: only so does it show what is at fault.
+                let at = i64::try_from(turn).unwrap() + 1_000_000;
+                let line = (STREAMS, at, format!("later {turn}"));
+                track.take_in(frame(1_000_000 + turn, &[line], None));
+            }
+            let job = track.next(terms);
+            for ack in track.acks() {
+                seqs.extend(ack.seqs);
+                rejected.extend(ack.rejected);
+            }
+            let Some(job) = job else {
+                if track.is_empty() {
+                    break;
+                }
+                let due = track.next_due().expect("something is due some time");
+                terms.now = due;
+                continue;
+            };
+            let answer = sink.push(&job);
+            let because = |reason| Because { reason, status: None, text: "no".into() };
+            let wait = terms.now + Duration::from_millis(100);
+            terms.probe = false;
+            match judge(&answer, &job.history(passes)) {
+                Verdict::Accepted => {
+                    passes += 1;
+                    track.accepted(job, terms.now);
+                }
+                Verdict::Retry { scope: crate::verdict::Scope::Tenant, .. } | Verdict::Hold => {
+                    terms.probe = true;
+                    track.again(job, None, passes, terms.now);
+                }
+                Verdict::Retry { scope, .. } => {
+                    terms.probe = scope == crate::verdict::Scope::Unknown;
+                    track.set_aside(job, Some(wait), passes, terms.now);
+                }
+                Verdict::Split => track.halve(job, true),
+                Verdict::Isolate => track.halve(job, false),
+                Verdict::Reject(reason) => track.reject(job, &because(reason)),
+                Verdict::RejectStream => track.reject(job, &because(Reason::Refused)),
+            }
+        }
+        let left: Vec<_> = track
+            .queues
+            .iter()
+            .map(|(key, q)| (key, q.pieces.len(), q.in_flight, q.not_before, &q.plan, q.failures))
+            .collect();
+        assert!(left.is_empty(), "{left:?} {}", sink.pushes);
+        assert!(track.is_empty() && track.open.is_empty() && track.troubled.is_empty());
+        (seqs, rejected)
+    }
+
+    fn terms() -> Terms {
+        let now = Instant::now();
+        Terms { now, oldest_ns: 0, bytes_max: 2000, probe: false }
+    }
+
+    fn frame(seq: u64, entries: &[(usize, i64, String)], stream: Option<usize>) -> Frame {
+        let texts: Vec<(String, i64, &str)> =
+            entries.iter().map(|(s, at, line)| (labels(*s), *at, line.as_str())).collect();
+        let refs: Vec<(&str, i64, &str)> =
+            texts.iter().map(|(s, at, line)| (s.as_str(), *at, *line)).collect();
+        let body = body_of(&refs);
+        Frame {
+            seq: Seq(seq),
+            stream: stream.map_or(0, |stream| stream_key(&labels(stream))),
+            raw_len: u32::try_from(snap::raw::decompress_len(&body).unwrap()).unwrap(),
+            entries: u32::try_from(entries.len()).unwrap(),
+            oldest_stamp_ns: entries.iter().map(|(_, at, _)| *at).min().unwrap(),
+            body: Arc::new(body),
+            ..Frame::for_tests()
+        }
+    }
+
+    /// Any mix of frames and faults: every line is stored once and in order, or rejected once; every
+    /// frame is acked once.
+    #[test]
+    fn whatever_a_sink_refuses_the_rest_is_stored_in_order() {
+        for seed in 1..400_u64 {
+            let mut state = seed;
+            let mut random = |below: usize| {
+                let below = u64::try_from(below).unwrap();
+                usize::try_from(io::sim::random(&mut state) % below).unwrap()
+            };
+            let mut sink = Sink::default();
+            if random(4) == 0 {
+                sink.bytes_max = Some(300 + random(2000));
+            }
+            let (mut track, mut all, mut taken) = (Track::default(), Vec::new(), Vec::new());
+            let mut at = 0;
+            let frames = 1 + random(30);
+            let mut apart = HashSet::new();
+            let earlier_run = random(2) == 0;
+            let old_until = if random(3) == 0 { random(50) as i64 } else { 0 };
+            for seq in 1..=frames as u64 {
+                let alone = (random(4) == 0).then(|| random(STREAMS));
+                if !earlier_run {
+                    apart.extend(alone);
+                }
+                let together: Vec<usize> = (0..STREAMS).filter(|s| !apart.contains(s)).collect();
+                if alone.is_none() && together.is_empty() {
+                    continue;
+                }
+                let count = 1 + random(20);
+                let mut entries = Vec::new();
+                for _ in 0..count {
+                    at += 1;
+                    let line = format!("line {at}");
+                    match random(200) {
+                        0..5 => sink.bad.insert(line.clone()),
+                        5 => sink.poison.insert(line.clone()),
+                        _ => false,
+                    };
+                    let stream = alone.unwrap_or_else(|| together[random(together.len())]);
+                    entries.push((stream, at, line));
+                }
+                if random(40) == 0 {
+                    sink.limited.insert(labels(random(STREAMS)));
+                }
+                track.take_in(Frame { earlier_run, ..frame(seq, &entries, alone) });
+                taken.push(Seq(seq));
+                all.extend(entries);
+            }
+            // Else nothing ever passes, and nothing may be given up.
+            let others = format!("line {at}");
+            sink.bad.remove(&others);
+            sink.poison.remove(&others);
+            let last = all.last().unwrap().0;
+            sink.limited.remove(&labels(last));
+            let terms = Terms { oldest_ns: old_until, ..terms() };
+            let (mut seqs, rejected) = drain(&mut track, &mut sink, terms);
+            seqs.retain(|seq| seq.0 < 1_000_000);
+            seqs.sort();
+            assert_eq!(seqs, taken, "seed {seed}");
+            let mut gone: Vec<(String, String)> = rejected
+                .iter()
+                .flat_map(|r| r.part.entries())
+                .map(|e| (e.labels.to_owned(), String::from_utf8_lossy(e.line).into_owned()))
+                .collect();
+            gone.sort();
+            assert!(gone.windows(2).all(|pair| pair[0] != pair[1]), "seed {seed}: twice");
+            for (stream, at, line) in &all {
+                let labels = labels(*stream);
+                let stored = sink
+                    .stored
+                    .get(&labels)
+                    .is_some_and(|of| of.iter().any(|(_, known)| known == line));
+                let is_gone = gone.contains(&(labels.clone(), line.clone()));
+                assert!(stored != is_gone, "seed {seed}: {line}: {stored} {is_gone}");
+                let deserves = sink.bad.contains(line)
+                    || sink.poison.contains(line)
+                    || sink.limited.contains(&labels)
+                    || *at < old_until;
+                assert!(deserves || !is_gone, "seed {seed}: {line} was given up");
+            }
+            for (labels, stored) in &sink.stored {
+                assert!(stored.is_sorted(), "seed {seed}: {labels}: {stored:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_bad_line_among_many_costs_few_pushes() {
+        let mut sink = Sink::default();
+        let mut track = Track::default();
+        for seq in 1..=12 {
+            let entries: Vec<_> = (0..1024)
+                .map(|n| (n % STREAMS, seq * 10_000 + n as i64, format!("{seq} {n}")))
+                .collect();
+            track.take_in(frame(seq.cast_unsigned(), &entries, None));
+        }
+        sink.bad.insert("7 333".into());
+        let terms = Terms { bytes_max: 10 << 20, ..terms() };
+        let (_, rejected) = drain(&mut track, &mut sink, terms);
+        assert_eq!(rejected.len(), 1);
+        assert!(sink.pushes <= 60, "{}", sink.pushes);
+        assert_eq!(sink.stored.values().map(Vec::len).sum::<usize>(), 12 * 1024 - 1);
+    }
+
+    #[test]
+    fn while_a_stream_is_looked_through_the_others_go_on() {
+        let mut track = Track::default();
+        let entries: Vec<_> = (0..64).map(|n| (n % 2, n as i64, format!("{n}"))).collect();
+        track.take_in(frame(1, &entries, None));
+        let terms = terms();
+        let job = track.next(terms).unwrap();
+        track.halve(job, false);
+        let first = track.next(terms).unwrap();
+        assert!(first.history(0).one_stream);
+        track.halve(first, false);
+        // Stream 0 is in trouble, and stream 1 not.
+        let (one, other) = (track.next(terms).unwrap(), track.next(terms).unwrap());
+        assert!(track.next(terms).is_none(), "one push of each is under way");
+        let streams = [&one, &other].map(|job| job.pieces[0].part().stream().unwrap().to_owned());
+        assert_eq!(HashSet::from(streams), HashSet::from([labels(0), labels(1)]));
+        track.take_in(frame(2, &[(0, 100, "a".into()), (1, 101, "b".into())], None));
+        let mixed = if one.queue == MIXED { one } else { other };
+        track.accepted(mixed, terms.now);
+        let next = track.next(terms).unwrap();
+        assert_eq!(
+            next.pieces[0].part().stream(),
+            Some(labels(1).as_str()),
+            "0 waits for its turn"
+        );
+    }
+
+    #[test]
+    fn a_size_that_passes_is_learned() {
+        let mut sink = Sink { bytes_max: Some(200 << 10), ..Sink::default() };
+        let mut track = Track::default();
+        let line = "x".repeat(1000);
+        for seq in 1..=64_u64 {
+            let at = i64::try_from(seq * 1000).unwrap();
+            let entries: Vec<_> =
+                (0..16).map(|n| (0, at + n, format!("{seq} {n} {line}"))).collect();
+            track.take_in(frame(seq, &entries, None));
+        }
+        let terms = Terms { bytes_max: 1 << 20, ..terms() };
+        let (seqs, rejected) = drain(&mut track, &mut sink, terms);
+        assert_eq!((seqs.len(), rejected.len()), (64, 0));
+        // 2 MiB in pushes of no more than 200 KiB, and what it took to find that out.
+        assert!(sink.pushes <= 64, "{} pushes", sink.pushes);
+        assert!(track.learned.is_some_and(|(bytes, _)| bytes <= 200 << 10));
+    }
+}
