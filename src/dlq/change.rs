@@ -23,13 +23,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 /// How long a running process may take to answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(600);
-/// Without a configuration a queue gets this much room for settling, beyond what it takes.
-const ROOM_BYTES: u64 = 64 << 20;
+/// How large segments are that are written here. More is taken where the queue is larger.
+const QUEUE_BYTES_MAX: u64 = 1 << 30;
 
 type Queues = Dlq<PlainDisk>;
 
@@ -183,13 +184,10 @@ fn settle(
     run(dlq.settle(&[frame], &again))
 }
 
-/// A queue as it is configured, with room for settling whatever was configured before.
+/// Nothing is put: so no quota matters.
 fn open(place: &Where, queue: &Queue) -> Result<Queues, CommandError> {
-    let Queue { shard, sink, dir } = queue;
-    let used: u64 = fs::read_dir(dir)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.metadata()?.len())).sum())
-        .map_err(|error| CommandError::Failed(format!("{}: {error}", dir.display())))?;
-    let options = options::dlq_of(&place.data_dir, sink, *shard, used + ROOM_BYTES);
+    let Queue { shard, sink, .. } = queue;
+    let options = options::dlq_of(&place.data_dir, sink, *shard, QUEUE_BYTES_MAX);
     let disk = PlainDisk::open(&options.dir, &options.quarantine)?;
     let (dlq, found) = run(Dlq::open(disk, options))?;
     for gap in &found.gaps {
@@ -216,8 +214,21 @@ fn lock(data_dir: &Path) -> Result<Option<File>, CommandError> {
         let text = format!("data_dir {}: expected that of a log-capturer", data_dir.display());
         return Err(CommandError::Wrong(text));
     }
-    let file = File::create(&path).map_err(failed)?;
+    // A file made by another user would be one that log-capturer cannot open.
+    let owner = fs::metadata(data_dir).map_err(failed)?.uid();
+    let is_ours = owner == rustix::process::geteuid().as_raw();
+    let foreign = || {
+        let dir = data_dir.display();
+        let text = format!("data_dir {dir} belongs to user {owner}: run this as that user");
+        CommandError::Wrong(text)
+    };
+    if !is_ours && !path.exists() {
+        return Err(foreign());
+    }
+    let options = File::options().write(true).create(is_ours).truncate(false).open(&path);
+    let file = options.map_err(failed)?;
     match file.try_lock() {
+        Ok(()) if !is_ours => Err(foreign()),
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
         Err(fs::TryLockError::Error(error)) => Err(failed(error)),

@@ -9,6 +9,7 @@ use super::{Options, WhenFull};
 use io::disk::{Disk, DiskError};
 use io::format::{BLOCK_BYTES, Seq, frame_bytes};
 use io::wal::{self, Backlog, Committed, Durable, Place, Sealed, Wal};
+use std::collections::BTreeMap;
 
 /// What one write takes at most.
 const GROUP_BYTES_MAX: usize = 1 << 20;
@@ -20,6 +21,8 @@ const RESERVE_SEGMENTS: u64 = 4;
 const ROOM_NAME: &str = "room";
 /// Segments that one operation moves at most.
 const MOVES_MAX: usize = 2;
+/// Likewise, where there is no room without.
+const MOVES_FOR_ROOM_MAX: usize = 8;
 
 pub(super) struct State<D: Disk + Clone> {
     disk: D,
@@ -27,8 +30,12 @@ pub(super) struct State<D: Disk + Clone> {
     /// None after a failure: what of its last group is on the disk is unknown until it is read.
     wal: Option<Wal<D>>,
     pub index: Index,
+    /// What the log may take, for settling.
+    log_bytes_max: u64,
     /// Behind the last frame that was written.
     tail: Option<Place>,
+    /// How far each segment is written, from the oldest on in which a frame waits.
+    ends: BTreeMap<Seq, u64>,
     /// The disk had no room for a segment: this is tried for itself before the log is given anything.
     disk_full: bool,
     dropped: u64,
@@ -41,12 +48,13 @@ struct Broken {
     error: DlqError,
 }
 
-fn wal_options(options: &Options) -> wal::Options {
+/// The log may take `bytes_max`: more than the quota where it does already.
+fn wal_options(options: &Options, bytes_max: u64) -> wal::Options {
     wal::Options {
         owner: options.owner,
         sinks: vec![options.sink.clone()],
         segment_bytes: options.segment_bytes,
-        bytes_max: options.bytes_max,
+        bytes_max,
         group_bytes_max: GROUP_BYTES_MAX,
     }
 }
@@ -69,8 +77,10 @@ impl<D: Disk + Clone> State<D> {
             disk,
             options,
             wal: None,
+            log_bytes_max: 0,
             index: Index::default(),
             tail: None,
+            ends: BTreeMap::new(),
             disk_full: false,
             dropped: 0,
             damaged_frames: 0,
@@ -100,14 +110,21 @@ impl<D: Disk + Clone> State<D> {
 
     /// Reads all frames that may wait.
     async fn recover(&mut self) -> Result<Found, DlqError> {
-        let (wal, recovered) = Wal::open(self.disk.clone(), wal_options(&self.options)).await?;
+        let used: u64 = self.disk.list().await?.iter().map(|entry| entry.bytes).sum();
+        // Where the quota was larger once, what is there can be settled all the same.
+        let Options { bytes_max, .. } = self.options;
+        let enough = used + self.reserve() <= bytes_max;
+        let larger = bytes_max.max(used + used / 8 + self.reserve());
+        self.log_bytes_max = if enough { bytes_max } else { larger };
+        let wal_options = wal_options(&self.options, self.log_bytes_max);
+        let (wal, recovered) = Wal::open(self.disk.clone(), wal_options).await?;
         let mut found = Found {
             gaps: recovered.gaps,
             damaged: recovered.damaged,
             torn: recovered.torn,
             ..Found::default()
         };
-        let mut index = Index::default();
+        let (mut index, mut ends) = (Index::default(), BTreeMap::new());
         let mut backlog = Backlog::new(wal.ladder().acked.0.next(), None);
         loop {
             let batch = backlog.read(&wal, READ_BYTES).await?;
@@ -123,6 +140,7 @@ impl<D: Disk + Clone> State<D> {
                 }
             }
             for frame in batch.frames {
+                ends.insert(frame.place.segment, frame.place.next_offset);
                 if let Err(error) = take_in(&mut index, &frame) {
                     found.undecodable.push((frame.seq, error));
                 }
@@ -138,7 +156,7 @@ impl<D: Disk + Clone> State<D> {
         for (seq, error) in &found.undecodable {
             tracing::error!(%seq, %error, "a frame is not understood; it is kept");
         }
-        (self.wal, self.index, self.tail) = (Some(wal), index, None);
+        (self.wal, self.index, self.tail, self.ends) = (Some(wal), index, None, ends);
         let stats = self.stats();
         (found.frames, found.entries) = (stats.frames, stats.entries);
         Ok(found)
@@ -229,6 +247,7 @@ impl<D: Disk + Clone> State<D> {
 
     fn written(&mut self, frame: &Durable, what: What) {
         self.tail = Some(frame.place);
+        self.ends.insert(frame.place.segment, frame.place.next_offset);
         match what {
             What::Settled(seqs) => seqs.iter().for_each(|seq| drop(self.index.remove(*seq))),
             What::Records { info, replaces, moves } => {
@@ -246,13 +265,19 @@ impl<D: Disk + Clone> State<D> {
         }
     }
 
-    /// Whether so much fits, with `kept` left of the quota; by the bound that the log has.
-    fn fits(&self, bytes: u64, kept: u64) -> bool {
-        let Options { segment_bytes, bytes_max, .. } = self.options;
+    /// Whether so much more makes no more than `bytes_max`; by the bound that the log has.
+    fn fits(&self, bytes: u64, bytes_max: u64) -> bool {
+        let segment_bytes = self.options.segment_bytes;
         let room = self.tail.map_or(0, |tail| segment_bytes.saturating_sub(tail.next_offset));
         let usable = (segment_bytes - BLOCK_BYTES as u64) / 2;
         let segments = bytes.saturating_sub(room).div_ceil(usable);
-        self.wal().disk_bytes() + segments * segment_bytes + kept <= bytes_max
+        self.wal().disk_bytes() + segments * segment_bytes <= bytes_max
+    }
+
+    /// What moving the frames that wait would give back, all of them taken together.
+    fn settled_bytes(&self) -> u64 {
+        let written = self.ends.values().map(|end| end - BLOCK_BYTES as u64).sum::<u64>();
+        written.saturating_sub(self.index.bytes())
     }
 
     fn reserve(&self) -> u64 {
@@ -297,9 +322,11 @@ impl<D: Disk + Clone> State<D> {
 
     /// Has room for so much, by what the policy allows.
     async fn make_room(&mut self, bytes: u64) -> Result<(), DlqError> {
-        while !self.fits(bytes, self.reserve()) {
-            let settled = self.wal().disk_bytes().saturating_sub(self.index.bytes());
-            if settled >= 3 * self.options.segment_bytes && self.move_oldest().await? {
+        let mut moves = 0;
+        while !self.fits(bytes, self.options.bytes_max - self.reserve()) {
+            let worth_it = self.settled_bytes() >= 2 * self.options.segment_bytes;
+            if worth_it && moves < MOVES_FOR_ROOM_MAX && self.move_oldest().await? {
+                moves += 1;
                 continue;
             }
             let oldest = self.index.oldest_segment();
@@ -335,7 +362,11 @@ impl<D: Disk + Clone> State<D> {
     async fn trim(&mut self) -> Result<(), DlqError> {
         let wal = self.wal();
         let durable = wal.ladder().durable.0;
-        ack(wal, self.index.oldest().map_or(durable, |info| info.seq.previous()));
+        let oldest = self.index.oldest();
+        ack(wal, oldest.map_or(durable, |info| info.seq.previous()));
+        let segment = oldest.map(|info| info.place.segment).or(self.tail.map(|tail| tail.segment));
+        self.ends = segment.map_or_else(BTreeMap::new, |first| self.ends.split_off(&first));
+        let wal = self.wal();
         if wal.can_trim() || wal.checkpoint_is_stale() {
             wal.checkpoint().await?;
         }
@@ -346,7 +377,7 @@ impl<D: Disk + Clone> State<D> {
         let Options { segment_bytes, bytes_max, .. } = self.options;
         let used = self.wal().disk_bytes();
         let waiting: u64 = self.index.oldest_segment().iter().map(|info| info.bytes).sum();
-        let settled = used.saturating_sub(self.index.bytes());
+        let settled = self.settled_bytes();
         let in_reserve = used + self.reserve() > bytes_max && settled >= 2 * segment_bytes;
         used * 2 > bytes_max && (waiting * 2 < segment_bytes || settled * 2 > used || in_reserve)
     }
@@ -357,7 +388,7 @@ impl<D: Disk + Clone> State<D> {
         let Some(first) = oldest.first() else { return Ok(false) };
         let bytes = oldest.iter().map(|info| info.bytes).sum();
         let is_tail = self.tail.is_some_and(|tail| tail.segment == first.place.segment);
-        if is_tail || !self.fits(bytes, 0) {
+        if is_tail || !self.fits(bytes, self.log_bytes_max) {
             return Ok(false);
         }
         let mut drafts = Vec::new();
@@ -446,7 +477,7 @@ impl<D: Disk + Clone> State<D> {
             _ => new.into_iter().map(|(draft, _)| draft).chain(Draft::settled(done)).collect(),
         };
         let bytes = drafts.iter().map(|draft| sealed_bytes(&draft.sealed)).sum();
-        if !self.fits(bytes, 0) {
+        if !self.fits(bytes, self.log_bytes_max) {
             return Err(self.full());
         }
         self.write(drafts).await.map_err(|broken| broken.error)

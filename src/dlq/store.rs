@@ -209,8 +209,13 @@ impl<D: Disk + Clone> Dlq<D> {
     /// The next frame to send again: first those that were asked for, then those whose time has
     /// come. The same one until it is settled or postponed.
     pub async fn due(&self, now_ns: i64, backoff: &Backoff) -> Option<Seq> {
-        let state = self.enter().await.ok()?;
-        state.index.due(now_ns, backoff)
+        match self.enter().await {
+            Ok(state) => state.index.due(now_ns, backoff),
+            Err(error) => {
+                tracing::warn!(%error, "what is due cannot be known");
+                None
+            }
+        }
     }
 
     /// The frame could not be tried: it is not due before `until_ns`.

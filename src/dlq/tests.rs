@@ -307,6 +307,22 @@ fn a_full_quota_gives_back_and_settling_makes_room() {
 }
 
 #[test]
+fn what_is_beyond_a_smaller_quota_can_be_settled() {
+    let disk = SimDisk::default();
+    let large = Options { bytes_max: 4 * 256 * BLOCK, ..options(WhenFull::Keep) };
+    let (dlq, _) = run(Dlq::open(disk.clone(), large)).unwrap();
+    let count = fill(&dlq);
+    drop(dlq);
+    let (dlq, _) = open(&disk);
+    assert!(matches!(put(&dlq, [count]), Err(PutError::Full { .. })));
+    for info in run(dlq.frames()).unwrap().iter().rev() {
+        run(dlq.settle(&[info.id], &[])).unwrap();
+    }
+    assert!(dlq.stats().bytes <= 2 * 16 * BLOCK, "{:?}", dlq.stats());
+    put(&dlq, [count]).unwrap();
+}
+
+#[test]
 fn the_oldest_make_room_where_they_may_and_are_counted() {
     let disk = SimDisk::default();
     let (dlq, _) = run(Dlq::open(disk.clone(), options(WhenFull::DropOldest))).unwrap();
