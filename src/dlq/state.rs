@@ -203,42 +203,43 @@ impl<D: Disk + Clone> State<D> {
         if let Err(error) = self.try_room().await {
             return Err(Broken { durable: 0, error: error.into() });
         }
+        // Out of the way meanwhile: should this be dropped half-way, the log is read anew.
+        let wal = self.wal.take().expect("every operation opens it first");
         let mut whats = Vec::new();
         let mut full = None;
         for Draft { sealed, what } in drafts {
-            if self.wal().append(sealed).is_err() {
-                full = Some(self.full());
+            if wal.append(sealed).is_err() {
+                let bytes_max = self.options.bytes_max;
+                full = Some(DlqError::Full { bytes: wal.disk_bytes(), bytes_max });
                 break;
             }
             whats.push(what);
         }
         let (mut durable, mut whats) = (0, whats.into_iter());
-        loop {
-            let error = match self.wal().commit().await {
-                Ok(Committed::Nothing) => break,
+        let error = loop {
+            match wal.commit().await {
+                Ok(Committed::Nothing) => {
+                    self.wal = Some(wal);
+                    return full.map_or(Ok(()), |error| Err(Broken { durable, error }));
+                }
                 Ok(Committed::Durable(frames)) => {
                     durable += frames.len();
                     for frame in frames {
                         self.written(&frame, whats.next().expect("what was appended"));
                     }
-                    continue;
                 }
                 Ok(Committed::Full(error)) => {
                     self.disk_full = true;
-                    DlqError::Disk(error)
+                    break DlqError::Disk(error);
                 }
-                Err(error) => DlqError::Wal(error),
-            };
-            // What waits in the log is not to become durable behind the back of who put it.
-            if let Err(error) = self.close().await {
-                tracing::warn!(%error, "a dead-letter queue's log cannot be closed");
+                Err(error) => break DlqError::Wal(error),
             }
-            return Err(Broken { durable, error });
+        };
+        // What waits in the log is not to become durable behind the back of who put it.
+        if let Err(error) = wal.close().await {
+            tracing::warn!(%error, "a dead-letter queue's log cannot be closed");
         }
-        match full {
-            Some(error) => Err(Broken { durable, error }),
-            None => Ok(()),
-        }
+        Err(Broken { durable, error })
     }
 
     fn full(&self) -> DlqError {

@@ -13,8 +13,8 @@ use io::wal::{Gap, Sealed, WalError};
 use std::cell::RefCell;
 
 /// The queue of a shard and a sink. Its operations may run at once on one executor: each waits for
-/// the one before. One that is dropped half-way leaves the others waiting for nothing, but what it
-/// did is known only after the next start: drop one only to end the shard.
+/// the one before. One that is dropped half-way may have done its work or not, and the next reads
+/// the log anew.
 pub struct Dlq<D: Disk + Clone> {
     state: RwLock<State<D>>,
     stats: RefCell<Stats>,
