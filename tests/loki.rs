@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Where a real Loki is.
-fn loki() -> Option<String> {
+pub fn loki() -> Option<String> {
     let url = std::env::var("LOKI_URL").ok();
     if url.is_none() {
         eprintln!("skipped: LOKI_URL is not set");
@@ -21,7 +21,7 @@ fn loki() -> Option<String> {
 }
 
 /// Asks until so many entries are there, or nothing more is to be hoped for.
-fn query(url: &str, selector: &str, start_ns: i64, count: u64) -> Vec<bench::loki::Entry> {
+pub fn query(url: &str, selector: &str, start_ns: i64, count: u64) -> Vec<bench::loki::Entry> {
     let start = Instant::now();
     loop {
         let entries = bench::loki::query(url, selector, start_ns).unwrap();

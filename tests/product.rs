@@ -12,7 +12,8 @@
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies, taken in by the library;
-//! - [`loki`]: the same against a real Loki, where LOKI_URL names one.
+//! - [`loki`]: the same against a real Loki, where LOKI_URL names one; [`refusals`]: what becomes of what it
+//!   refuses.
 
 mod bed;
 
@@ -25,6 +26,7 @@ mod gateway;
 mod http;
 mod lines;
 mod loki;
+mod refusals;
 mod setup;
 mod sink;
 mod stops;
