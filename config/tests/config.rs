@@ -129,7 +129,7 @@ config.yaml:20: frobnicate: this key is unknown; there is version, data_dir, dra
 fn what_is_missing_is_named() {
     let expected = r#"config.yaml:1: version: expected the version of this format, 1, found nothing; this key is required
 config.yaml:1: data_dir: expected an absolute path, found nothing; this key is required
-config.yaml:1: sinks: expected one sink, found 0; such as loki: { url: "http://127.0.0.1:3100" }
+config.yaml:1: sinks: expected 1 to 8 sinks, found 0; such as loki: { url: "http://127.0.0.1:3100" }
 3 errors in config.yaml"#;
     assert_eq!(errors(""), expected);
     assert_eq!(errors("# only a comment\n").lines().count(), 4);
@@ -219,4 +219,35 @@ fn the_dead_letter_queue_has_its_keys() {
         let errors = errors(&sink(keys));
         assert!(errors.contains(expected), "{errors}");
     }
+}
+
+const SINKS: &str = "version: 1\ndata_dir: /d\nsinks:\n";
+
+#[test]
+fn several_sinks_get_the_same_lines() {
+    let two = "  near: { type: loki, url: \"http://a:1\", labels: { a: b } }\n  \
+               far: { type: loki, url: \"http://b:1\", labels: { a: b }, tenant: t }\n";
+    let config = good(&format!("{SINKS}{two}"));
+    let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    assert_eq!(names, ["near", "far"]);
+    let other = errors(&format!("{SINKS}{}", two.replacen("a: b }", "a: c }", 1)));
+    assert!(other.contains("sinks.far.labels: expected the labels of sinks.near, found others"));
+    assert!(other.contains("or run an instance for each"), "{other}");
+    let many: String =
+        (0..9).map(|n| format!("  s{n}: {{ type: loki, url: \"http://a:1\" }}\n")).collect();
+    assert!(errors(&format!("{SINKS}{many}")).contains("expected 1 to 8 sinks, found 9"));
+}
+
+#[test]
+fn what_is_too_old_to_send_is_so_before_loki_says_it() {
+    let sink = |keys: &str| format!("{SINKS}  loki: {{ url: \"http://a:1\"{keys} }}\n");
+    let age = |keys: &str| {
+        let SinkKind::Loki(loki) = &good(&sink(keys)).sinks[0].kind;
+        loki.age_max.as_secs() / 3600
+    };
+    assert_eq!(age(""), 167);
+    assert_eq!(age(", limits: { age_max: 30h }"), 29);
+    assert_eq!(age(", age_max: 5h"), 5);
+    let wrong = errors(&sink(", age_max: 200h"));
+    assert!(wrong.contains("sinks.loki.age_max: expected a duration from 1m to 168h"), "{wrong}");
 }
