@@ -8,7 +8,7 @@
 
 use crate::desk::{How, Order, Slot, What};
 use crate::dlq::replay::{self, Stamps, reason_of};
-use crate::dlq::{self, Dlq, DlqError, FrameInfo, Origin, PutError, Reason, Record, Stored};
+use crate::dlq::{self, Dlq, DlqError, Origin, PutError, Reason, Record, Stored};
 use crate::handoff::{Frame, Lane};
 use crate::track::{Ack, Rejected};
 use crate::verdict;
@@ -16,7 +16,7 @@ use io::format::Seq;
 use io::uring::UringDisk;
 use perf::metrics;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,10 +40,11 @@ struct Replay {
     frames: VecDeque<Frame>,
     /// Handed over, and not back.
     out: usize,
+    records: Vec<Record>,
+    /// Which of them are in each of the frames, in their order there.
+    placed: HashMap<Seq, Vec<usize>>,
+    /// What was refused once more.
     again: Vec<Record>,
-    attempts: u32,
-    first_rejected_ns: i64,
-    origin: Origin,
 }
 
 pub struct Letters {
@@ -111,7 +112,7 @@ impl Letters {
 
     /// An ack with what was refused of its frames.
     pub fn add(&self, ack: Ack) {
-        let records = ack.rejected.iter().flat_map(|rejected| self.records(rejected, None));
+        let records = ack.rejected.iter().flat_map(|rejected| self.records(rejected));
         let records = records.collect();
         self.waiting.borrow_mut().push_back(Waiting { seqs: ack.seqs, records });
     }
@@ -225,31 +226,19 @@ impl Letters {
                 return true;
             }
         };
-        let how =
-            if self.is_requested(id).await { self.how.borrow().clone() } else { How::default() };
+        let requested = self.dlq.is_requested(id).await;
+        let how = if requested { self.how.borrow().clone() } else { How::default() };
         let mut stamps = how.restamp.then(|| Stamps::new(now_ns));
-        let parts = replay::frames(&records, &how.labels, stamps.as_mut());
-        let frames = parts.iter().map(|part| Frame { seq: self.take_seq(), ..part.frame() });
-        *self.replay.borrow_mut() = Some(Replay {
-            id,
-            frames: frames.collect(),
-            out: 0,
-            again: Vec::new(),
-            attempts: records.iter().map(|record| record.attempts).max().unwrap_or(0),
-            first_rejected_ns: records.iter().map(|r| r.first_rejected_ns).min().unwrap_or(now_ns),
-            origin: records[0].origin,
-        });
+        let (mut frames, mut placed) = (VecDeque::new(), HashMap::new());
+        for part in replay::frames(&records, &how.labels, stamps.as_mut()) {
+            let seq = self.next_seq.replace(self.next_seq.get().next());
+            frames.push_back(Frame { seq, ..part.frame() });
+            placed.insert(seq, part.records().collect());
+        }
+        let replay = Replay { id, frames, out: 0, records, placed, again: Vec::new() };
+        *self.replay.borrow_mut() = Some(replay);
         self.hand_over();
         false
-    }
-
-    async fn is_requested(&self, id: Seq) -> bool {
-        let frames: Vec<FrameInfo> = self.dlq.frames().await.unwrap_or_default();
-        frames.iter().any(|info| info.id == id && info.requested)
-    }
-
-    fn take_seq(&self) -> Seq {
-        self.next_seq.replace(self.next_seq.get().next())
     }
 
     fn hand_over(&self) {
@@ -268,9 +257,14 @@ impl Letters {
         let mut replay = self.replay.borrow_mut();
         let replay = replay.as_mut().expect("only what is under way comes back");
         replay.out -= ack.seqs.len();
+        let now_ns = perf::clock::unix_ns();
         for rejected in &ack.rejected {
-            let before = (replay.attempts, replay.first_rejected_ns, replay.origin);
-            replay.again.extend(self.records(rejected, Some(before)));
+            let (reason, status) = (reason(rejected), rejected.status);
+            for place in rejected.part.places() {
+                let mut record = replay.records[replay.placed[&rejected.seq][place]].clone();
+                record.rejected_again(Some(reason.clone()), status, &rejected.text, now_ns);
+                replay.again.push(record);
+            }
         }
     }
 
@@ -291,21 +285,12 @@ impl Letters {
         true
     }
 
-    /// What was rejected, entry by entry; `before` where it was rejected before.
-    fn records(&self, rejected: &Rejected, before: Option<(u32, i64, Origin)>) -> Vec<Record> {
+    /// What was rejected, entry by entry.
+    fn records(&self, rejected: &Rejected) -> Vec<Record> {
         let now_ns = perf::clock::unix_ns();
         let here = u32::try_from(self.slot.shard).expect("a small number");
         let origin = Origin { shard: here, frame: rejected.seq.0 };
-        let (attempts, first_rejected_ns, origin) = before
-            .map_or((0, now_ns, origin), |(attempts, first, origin)| {
-                (attempts.saturating_add(1), first, origin)
-            });
-        let reason = match rejected.reason {
-            verdict::Reason::Refused => reason_of(rejected.status.unwrap_or(0), &rejected.text),
-            verdict::Reason::TooOld => Reason::TooOld,
-            verdict::Reason::Failing => Reason::Failing,
-            verdict::Reason::StreamLimited => Reason::StreamLimited,
-        };
+        let reason = reason(rejected);
         let tenant =
             if rejected.tenant.is_empty() { &self.options.tenant } else { &*rejected.tenant };
         let record = |entry: crate::part::Taken<'_>| Record {
@@ -320,8 +305,8 @@ impl Letters {
             reason: reason.clone(),
             status: rejected.status,
             text: dlq::record::limit_text(&rejected.text).to_owned(),
-            attempts,
-            first_rejected_ns,
+            attempts: 0,
+            first_rejected_ns: now_ns,
             rejected_ns: now_ns,
         };
         rejected.part.entries().map(record).collect()
@@ -336,5 +321,14 @@ impl Letters {
         self.counts.dlq_entries.add(now.0 - before.0);
         self.counts.dlq_bytes.add(now.1 - before.1);
         self.slot.publish(stats);
+    }
+}
+
+fn reason(rejected: &Rejected) -> Reason {
+    match rejected.reason {
+        verdict::Reason::Refused => reason_of(rejected.status.unwrap_or(0), &rejected.text),
+        verdict::Reason::TooOld => Reason::TooOld,
+        verdict::Reason::Failing => Reason::Failing,
+        verdict::Reason::StreamLimited => Reason::StreamLimited,
     }
 }

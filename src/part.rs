@@ -149,6 +149,11 @@ impl Part {
         batch.compress()
     }
 
+    /// Where its entries stand in the frame, of which each stream stands in one piece.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        self.entries.iter().map(|at| *at as usize)
+    }
+
     /// Its entries one by one.
     pub fn entries(&self) -> impl Iterator<Item = Taken<'_>> {
         self.entries.iter().map(|at| {

@@ -252,6 +252,7 @@ fn answer_to(
 
 /// By Loki's words: it has no codes for them.
 pub fn reason_of(status: u16, text: &str) -> Reason {
+    let text = text.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["timestamp too old", "too far behind"]) {
         Reason::TooOld
