@@ -220,7 +220,9 @@ impl Shard {
             if let Some(file) = sources.next_turn() {
                 let stream = sources.stream(file);
                 let acked = self.wal.ladder().acked.0;
-                let alone = streams.get(stream).standing.travels_alone(acked).then_some(stream);
+                let standing = &streams.get(stream).standing;
+                let now_ns = perf::clock::unix_ns();
+                let alone = standing.travels_alone(acked, now_ns).then_some(stream);
                 if alone != apart {
                     self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
                     apart = alone;

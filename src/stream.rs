@@ -37,7 +37,7 @@ impl Stream {
     /// A timestamp that an earlier run gave.
     pub fn resume(&mut self, last_ns: i64) {
         self.last_ns = self.last_ns.max(last_ns);
-        self.standing.known();
+        self.standing.known(last_ns);
     }
 }
 

@@ -253,8 +253,8 @@ impl<'a> Arrival<'a> {
         while let Some((first, _)) = entries.peek() {
             let now_ns = self.stamps.now_ns;
             // Whether it is late shows before anything of it is put anywhere.
-            standing.came(0, (first.stamp_ns, first.stamp_ns), now_ns, alone);
-            let apart = standing.travels_alone(acked).then_some(&standing);
+            standing.is_at(first.stamp_ns, alone);
+            let apart = standing.travels_alone(acked, now_ns).then_some(&standing);
             let (tenant, mut into) = (
                 &mut *self.tenant,
                 Into {

@@ -306,8 +306,7 @@ impl Receiver {
                     && door.labels(stream.labels, &stream.pairs).is_ok()
                     && self.streams.borrow_mut().admit(&stream.pairs, stream.labels).is_some_and(
                         |standing| {
-                            let stamps = (stream.oldest_ns, stream.newest_ns);
-                            standing.came(0, stamps, now_ns, &self.options.alone);
+                            standing.is_at(stream.oldest_ns, &self.options.alone);
                             standings.push(standing);
                             true
                         },
@@ -315,7 +314,8 @@ impl Receiver {
             });
         // Of several streams, none may have to travel alone.
         let acked = self.intake.acked();
-        let alone = standings.iter().find(|standing| standing.travels_alone(acked)).cloned();
+        let alone =
+            standings.iter().find(|standing| standing.travels_alone(acked, now_ns)).cloned();
         if !passes || (alone.is_some() && push.streams.len() > 1) {
             return Ok(self.arrive(tenant, &door, |arrival| {
                 for stream in &push.streams {
