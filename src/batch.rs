@@ -35,6 +35,8 @@ pub struct Batch {
     entries: u32,
     oldest_arrival_ns: i64,
     oldest_stamp_ns: i64,
+    /// Where the last element begins: more of its stream goes into it.
+    last: Option<usize>,
     encoder: snap::raw::Encoder,
     compressed: Vec<u8>,
 }
@@ -46,6 +48,7 @@ impl Default for Batch {
             entries: 0,
             oldest_arrival_ns: i64::MAX,
             oldest_stamp_ns: i64::MAX,
+            last: None,
             encoder: snap::raw::Encoder::new(),
             compressed: Vec::new(),
         }
@@ -70,15 +73,30 @@ impl Batch {
         self.oldest_arrival_ns
     }
 
-    /// Opens an element for lines of the stream with these labels that arrived at `now_ns`.
+    /// Opens an element for lines of the stream with these labels that arrived at `now_ns`; again, where
+    /// the last one is of this stream.
     pub fn element(&mut self, labels: &str, now_ns: i64) -> Element<'_> {
-        let start = self.raw.len();
+        let from = self.raw.len();
+        let oldest_stamp_ns = i64::MAX;
+        if let Some(start) = self.last.filter(|start| self.is_of(*start, labels)) {
+            return Element { batch: self, start, from, now_ns, oldest_stamp_ns, count: 0 };
+        }
+        let start = from;
         self.raw.push(TAG_STREAMS);
         self.raw.extend_from_slice(&[0; LENGTH_BYTES]);
         self.raw.push(TAG_LABELS);
         put_varint(&mut self.raw, labels.len() as u64);
         self.raw.extend_from_slice(labels.as_bytes());
-        Element { batch: self, start, now_ns, oldest_stamp_ns: i64::MAX, count: 0 }
+        Element { batch: self, start, from, now_ns, oldest_stamp_ns, count: 0 }
+    }
+
+    /// Whether the element that begins there has these labels.
+    fn is_of(&self, start: usize, labels: &str) -> bool {
+        let mut length = [0; 10];
+        let end = put_varint_at(&mut length, 0, labels.len() as u64);
+        let behind_tag = &self.raw[start + 1 + LENGTH_BYTES + 1..];
+        let rest = behind_tag.strip_prefix(&length[..end]);
+        rest.is_some_and(|rest| rest.starts_with(labels.as_bytes()))
     }
 
     /// Opens an element for lines of `stream` that are given their timestamps here.
@@ -104,6 +122,7 @@ impl Batch {
             oldest_stamp_ns: self.oldest_stamp_ns.min(self.oldest_arrival_ns),
         };
         self.raw.clear();
+        self.last = None;
         self.entries = 0;
         self.oldest_arrival_ns = i64::MAX;
         self.oldest_stamp_ns = i64::MAX;
@@ -123,6 +142,8 @@ impl Batch {
 pub struct Element<'a> {
     batch: &'a mut Batch,
     start: usize,
+    /// Where the entries of this time begin.
+    from: usize,
     now_ns: i64,
     /// Of the entries that came with one.
     oldest_stamp_ns: i64,
@@ -176,9 +197,10 @@ impl Drop for Element<'_> {
     fn drop(&mut self) {
         let batch = &mut *self.batch;
         if self.count == 0 {
-            batch.raw.truncate(self.start);
+            batch.raw.truncate(self.from);
             return;
         }
+        batch.last = Some(self.start);
         let length_at = self.start + 1;
         let len = batch.raw.len() - length_at - LENGTH_BYTES;
         assert!(len < ELEMENT_BYTES_MAX);
@@ -390,6 +412,25 @@ mod tests {
                 (a(), now + 3, b"later, by an earlier clock".to_vec()),
             ]
         );
+    }
+
+    #[test]
+    fn what_follows_of_a_stream_goes_into_its_element() {
+        let mut batch = Batch::default();
+        batch.element("{a=\"1\"}", 5).push(9, b"first", &[]);
+        drop(batch.element("{a=\"1\"}", 5));
+        batch.element("{a=\"1\"}", 4).push(8, b"second", &[]);
+        drop(batch.element("{a=\"1\", b=\"2\"}", 5));
+        batch.element("{a=\"1\"}", 5).push(10, &[b'x'; 300], &[]);
+        batch.element("{a=\"1\", b=\"2\"}", 5).push(7, b"other", &[]);
+        batch.element("{a=\"1\"}", 5).push(11, b"again", &[]);
+        let block = batch.compress();
+        assert_eq!((block.entries, block.oldest_stamp_ns), (5, 4));
+        let raw = snap::raw::Decoder::new().decompress_vec(&block.body).unwrap();
+        let elements: Vec<usize> = fields(&raw).iter().map(|(_, _, of)| fields(of).len()).collect();
+        assert_eq!(elements, [1 + 3, 1 + 1, 1 + 1]);
+        batch.element("{a=\"1\"}", 5).push(12, b"afresh", &[]);
+        assert_eq!(decode(&batch.compress().body).len(), 1);
     }
 
     #[test]

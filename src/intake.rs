@@ -233,8 +233,10 @@ impl Pending {
         while let Some(first) = blocks.next() {
             let mut raw_bytes = first.raw_len as usize;
             let mut joined = vec![first];
-            while let Some(next) =
-                blocks.next_if(|next| raw_bytes + next.raw_len as usize <= frame_raw_bytes)
+            // What travels alone goes as one element, and each block is one.
+            while stream == 0
+                && let Some(next) =
+                    blocks.next_if(|next| raw_bytes + next.raw_len as usize <= frame_raw_bytes)
             {
                 raw_bytes += next.raw_len as usize;
                 joined.push(next);

@@ -77,6 +77,8 @@ pub enum Ack {
     Memory,
 }
 
+/// A smaller push of a stream that travels alone is put together with others of it.
+const ALONE_KEPT_BYTES_MIN: usize = 64 << 10;
 /// Loki's limit, which its clients know.
 const TENANT_BYTES_MAX: usize = 150;
 /// What an export may become, as a multiple of what its body may be.
@@ -316,7 +318,8 @@ impl Receiver {
         let acked = self.intake.acked();
         let alone =
             standings.iter().find(|standing| standing.travels_alone(acked, now_ns)).cloned();
-        if !passes || (alone.is_some() && push.streams.len() > 1) {
+        let small = raw.len() < ALONE_KEPT_BYTES_MIN;
+        if !passes || (alone.is_some() && (push.streams.len() > 1 || small)) {
             return Ok(self.arrive(tenant, &door, |arrival| {
                 for stream in &push.streams {
                     arrival.encoded_stream(stream);
