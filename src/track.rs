@@ -150,6 +150,9 @@ pub struct Because {
     pub text: Arc<str>,
 }
 
+/// What of a stream that travels alone goes out together: it is made one element, which costs as much as
+/// compressing it did. A larger frame is one already, and goes by itself.
+const ALONE_BYTES_MAX: usize = 256 << 10;
 /// Streams in trouble at a time; more than that wait in queue 0.
 const TROUBLED_MAX: usize = 64;
 /// A size that was learned is forgotten after this: limits are raised, too.
@@ -287,7 +290,8 @@ impl Track {
 
     /// The next push of one queue. What is too old for the sink, or of a stream in trouble, leaves it.
     fn take(&mut self, key: u64, terms: Terms) -> Option<Job> {
-        let bytes_max = self.bytes_max(terms);
+        let most = if key == MIXED { usize::MAX } else { ALONE_BYTES_MAX };
+        let bytes_max = self.bytes_max(terms).min(most);
         let mut pieces: Vec<Piece> = Vec::new();
         let mut bytes = 0;
         let planned = self.queue(key).plan.pop_front();

@@ -46,12 +46,13 @@ impl Push {
         Push { tenant, body }
     }
 
-    /// What a track gives. A stream that is sent alone may be limited, and goes as a single element:
-    /// Loki hides nothing of it then.
+    /// What a track gives. A stream that is sent alone may be limited, and goes as a single element, as
+    /// each of its frames is: Loki hides nothing of it then.
     #[must_use]
     pub fn of(tenant: Arc<str>, job: &Job) -> Push {
         let bodies = || job.pieces.iter().map(|piece| &piece.frame.body[..]);
-        match job.is_one_stream().then(|| part::merge(bodies())).flatten() {
+        let several = job.is_one_stream() && job.pieces.len() > 1;
+        match several.then(|| part::merge(bodies())).flatten() {
             Some(body) => Push { tenant, body },
             None => Push::new(tenant, &job.pieces),
         }
