@@ -13,7 +13,7 @@
 //! Each pushes back on the one before: no credit, frames stay in the log only; no room in the log,
 //! nothing is appended; nothing is appended, no file is read.
 
-use crate::alone;
+use crate::alone::{self, Standing};
 use crate::batch::Batch;
 use crate::desk::Slot;
 use crate::dlq::DlqError;
@@ -102,6 +102,8 @@ pub struct Links {
 const PENDING_BYTES_MAX: u64 = 4 << 20;
 /// What one read of a file asks for, so that a busy file does not hold up the others.
 const CHUNK_BYTES: usize = 128 << 10;
+/// Likewise, where the stream travels alone: what is read becomes a push.
+const ALONE_CHUNK_BYTES: usize = 512 << 10;
 /// How often half lines, files at rest and checkpoints are looked after.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a full disk is tried again.
@@ -219,10 +221,7 @@ impl Shard {
             self.take_events(&mut sources, &mut streams);
             if let Some(file) = sources.next_turn() {
                 let stream = sources.stream(file);
-                let acked = self.wal.ladder().acked.0;
-                let standing = &streams.get(stream).standing;
-                let now_ns = perf::clock::unix_ns();
-                let alone = standing.travels_alone(acked, now_ns).then_some(stream);
+                let alone = self.travels_alone(&streams.get(stream).standing).then_some(stream);
                 if alone != apart {
                     self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
                     apart = alone;
@@ -290,6 +289,10 @@ impl Shard {
         }
     }
 
+    fn travels_alone(&self, standing: &Standing) -> bool {
+        standing.travels_alone(self.wal.ladder().acked.0, perf::clock::unix_ns())
+    }
+
     /// One chunk of one file into the batch.
     async fn read_chunk(
         &self,
@@ -301,8 +304,10 @@ impl Shard {
     ) {
         let Some(opened) = sources.prepare(file, &self.links.counts) else { return };
         let offset = sources.offset(file);
+        let alone = self.travels_alone(&streams.get(sources.stream(file)).standing);
+        let chunk_bytes = if alone { ALONE_CHUNK_BYTES } else { CHUNK_BYTES };
         // A line may be longer than a chunk: then the rest of it is asked for, too.
-        let wanted = sources.chunk_bytes(file, CHUNK_BYTES);
+        let wanted = sources.chunk_bytes(file, chunk_bytes);
         buffer.resize(wanted, 0);
         let read = match source::read_cached(&opened, buffer, offset) {
             Ok(Some(read)) => Ok(read),
