@@ -566,7 +566,8 @@ impl Shard {
 
     /// Reads back for one sink, where that is due; true where it did.
     async fn read_back(&self, route: &Route, now: Instant) -> Result<bool, WalError> {
-        let started = route.handoff.borrow_mut().start_read(now);
+        let durable = self.wal.ladder().durable.0;
+        let started = route.handoff.borrow_mut().start_read(durable, now);
         let Some((mut backlog, bytes_max)) = started else {
             let idle = route.handoff.borrow_mut().idle_backlog();
             if let Some(mut backlog) = idle {
