@@ -8,8 +8,8 @@
 
 use crate::desk::{How, Order, Slot, What};
 use crate::dlq::replay::{self, Stamps, reason_of};
-use crate::dlq::{self, Dlq, DlqError, FrameInfo, Origin, PutError, Reason, Record, Stored};
-use crate::handoff::{Frame, Lane};
+use crate::dlq::{self, Dlq, DlqError, Origin, PutError, Reason, Record, Stored};
+use crate::handoff::{FRAMES_MAX, Frame, Lane};
 use crate::track::{Ack, Rejected};
 use crate::verdict;
 use io::format::Seq;
@@ -30,6 +30,9 @@ pub struct Options {
 /// Entries that are refused and not durable yet, and the frames that wait for them.
 struct Waiting {
     seqs: Vec<Seq>,
+    rejected: Vec<Rejected>,
+    /// Made of these when it is their turn: records are many times as large, and while the queue is
+    /// full, much may wait.
     records: Vec<Record>,
 }
 
@@ -111,9 +114,8 @@ impl Letters {
 
     /// An ack with what was refused of its frames.
     pub fn add(&self, ack: Ack) {
-        let records = ack.rejected.iter().flat_map(|rejected| self.records(rejected, None));
-        let records = records.collect();
-        self.waiting.borrow_mut().push_back(Waiting { seqs: ack.seqs, records });
+        let Ack { seqs, rejected } = ack;
+        self.waiting.borrow_mut().push_back(Waiting { seqs, rejected, records: Vec::new() });
     }
 
     /// Makes durable what waits; gives the frames that are done with.
@@ -126,6 +128,9 @@ impl Letters {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             let Some(mut next) = next else { break };
+            for rejected in std::mem::take(&mut next.rejected) {
+                next.records.extend(self.records(&rejected, None));
+            }
             match self.put(&mut next.records).await {
                 Ok(()) => {
                     self.full_said.set(false);
@@ -225,8 +230,8 @@ impl Letters {
                 return true;
             }
         };
-        let how =
-            if self.is_requested(id).await { self.how.borrow().clone() } else { How::default() };
+        let requested = self.dlq.is_requested(id).await;
+        let how = if requested { self.how.borrow().clone() } else { How::default() };
         let mut stamps = how.restamp.then(|| Stamps::new(now_ns));
         let parts = replay::frames(&records, &how.labels, stamps.as_mut());
         let frames = parts.iter().map(|part| Frame { seq: self.take_seq(), ..part.frame() });
@@ -243,11 +248,6 @@ impl Letters {
         false
     }
 
-    async fn is_requested(&self, id: Seq) -> bool {
-        let frames: Vec<FrameInfo> = self.dlq.frames().await.unwrap_or_default();
-        frames.iter().any(|info| info.id == id && info.requested)
-    }
-
     fn take_seq(&self) -> Seq {
         self.next_seq.replace(self.next_seq.get().next())
     }
@@ -255,7 +255,10 @@ impl Letters {
     fn hand_over(&self) {
         let mut replay = self.replay.borrow_mut();
         let Some(replay) = replay.as_mut() else { return };
-        while let Some(frame) = replay.frames.pop_front() {
+        // No more than the way back holds, however fast the senders take them.
+        while replay.out < FRAMES_MAX
+            && let Some(frame) = replay.frames.pop_front()
+        {
             if let Err(frame) = self.lane.frames.push(frame) {
                 replay.frames.push_front(frame);
                 break;

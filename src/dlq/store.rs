@@ -223,6 +223,13 @@ impl<D: Disk + Clone> Dlq<D> {
         }
     }
 
+    /// Whether it was asked for that this frame is sent again.
+    pub async fn is_requested(&self, id: Seq) -> bool {
+        let Ok(state) = self.enter().await else { return false };
+        let info = state.index.resolve(id).and_then(|seq| state.index.get(seq));
+        info.is_some_and(|info| info.requested)
+    }
+
     /// The frames that wait, in their order.
     pub async fn frames(&self) -> Result<Vec<FrameInfo>, DlqError> {
         Ok(self.enter().await?.index.iter().cloned().collect())
