@@ -102,7 +102,7 @@ impl Egress {
             let reply = self.client.post(&push);
             self.counts.in_flight.dec();
             self.counts.push_seconds.observe(started.elapsed().as_secs_f64());
-            if let Some(date) = reply.date_unix_s {
+            if let Some(date) = reply.date_unix_s.filter(|_| is_sinks_own(&reply.answer)) {
                 self.see_clock(date);
             }
             self.settle(claim, &reply, push.body.len());
@@ -353,6 +353,11 @@ impl Tracks {
 /// A panic of whoever held it ends the process.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Loki said so, and not whatever else is in between: what is too old goes by its clock alone.
+fn is_sinks_own(answer: &Answer) -> bool {
+    matches!(answer, Answer::Status { code: 200 | 204 | 400 | 422, .. })
 }
 
 /// As in an outage, whatever else it may be.

@@ -177,7 +177,7 @@ pub async fn run(
         routes.push(Route { handoff: RefCell::new(handoff), letters });
     }
     recovered(found);
-    intake.set_acked(wal.ladder().acked.0);
+    intake.set_acked(wal.acked_by_all());
     intake.open();
     let shard = Rc::new(Shard {
         options,
@@ -219,7 +219,7 @@ impl Shard {
             self.take_events(&mut sources, &mut streams);
             if let Some(file) = sources.next_turn() {
                 let stream = sources.stream(file);
-                let acked = self.wal.ladder().acked.0;
+                let acked = self.intake.acked("");
                 let alone = streams.get(stream).standing.travels_alone(acked).then_some(stream);
                 if alone != apart {
                     self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
@@ -545,7 +545,7 @@ impl Shard {
                 handoff.acked()
             };
             self.wal.ack(sink, acked);
-            self.intake.set_acked(self.wal.ladder().acked.0);
+            self.intake.set_acked(self.wal.acked_by_all());
             self.moved.ring();
         }
     }

@@ -469,7 +469,8 @@ fn a_process_that_runs_keeps_what_is_refused_and_sends_it_when_asked() {
     assert_eq!(ask(&product, "/dlq/purge", None, some).1["entries"], 0);
     // Asked for while the sink refuses them still: they stay.
     assert_eq!(ask(&product, "/dlq/reprocess", None, "").1["entries"], 2);
-    let replayed = || product.metric("log_capturer_dlq_replayed_frames_total").unwrap_or(0.0) >= 1.0;
+    let replayed =
+        || product.metric("log_capturer_dlq_replayed_frames_total").unwrap_or(0.0) >= 1.0;
     eventually("they were sent again", &product, replayed);
     assert_eq!(held(&product), 2.0);
     stop(product);

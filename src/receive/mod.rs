@@ -304,7 +304,7 @@ impl Receiver {
             && push.streams.iter().all(|stream| {
                 stream.passes
                     && door.labels(stream.labels, &stream.pairs).is_ok()
-                    && self.streams.borrow_mut().admit(&stream.pairs, stream.labels).is_some_and(
+                    && self.streams.borrow_mut().admit(tenant, &stream.pairs, stream.labels).is_some_and(
                         |standing| {
                             let stamps = (stream.oldest_ns, stream.newest_ns);
                             standing.came(0, stamps, now_ns, &self.options.alone);
@@ -314,7 +314,7 @@ impl Receiver {
                     )
             });
         // Of several streams, none may have to travel alone.
-        let acked = self.intake.acked();
+        let acked = self.intake.acked(tenant);
         let alone = standings.iter().find(|standing| standing.travels_alone(acked)).cloned();
         if !passes || (alone.is_some() && push.streams.len() > 1) {
             return Ok(self.arrive(tenant, &door, |arrival| {
@@ -396,8 +396,9 @@ impl Receiver {
         let stamps =
             arrival::Stamps::new(&self.last_ns, now_ns, self.options.shard, self.options.shards);
         let terms = Terms {
+            tenant,
             block_raw_bytes: self.intake.options().block_raw_bytes,
-            acked: self.intake.acked(),
+            acked: self.intake.acked(tenant),
             alone: &self.options.alone,
         };
         let ((lines, bytes, refused), ticket) = self.intake.take(tenant, |tenant| {
