@@ -128,7 +128,7 @@ struct Shard {
 /// The way to one sink and back.
 struct Route {
     handoff: RefCell<Handoff<UringDisk>>,
-    letters: Letters,
+    letters: Rc<Letters>,
 }
 
 /// Why a shard did not start, or did not go on.
@@ -174,7 +174,7 @@ pub async fn run(
         let SinkLinks { lane, replays, slot, counts } = links.clone();
         let handoff = Handoff::new(lane, options.ring_bytes_max, route.linger, sink, &wal);
         let letters = Letters::open(route.letters.clone(), replays, slot, counts).await?;
-        routes.push(Route { handoff: RefCell::new(handoff), letters });
+        routes.push(Route { handoff: RefCell::new(handoff), letters: Rc::new(letters) });
     }
     recovered(found);
     intake.set_acked(wal.acked_by_all());
@@ -203,6 +203,9 @@ pub async fn run(
     .map_err(ShardError::from);
     read.cancel();
     sweeper.cancel().await;
+    for route in &shard.routes {
+        route.letters.end().await;
+    }
     ended
 }
 

@@ -17,6 +17,7 @@ use io::uring::UringDisk;
 use perf::metrics;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,9 @@ pub struct Letters {
     replay: RefCell<Option<Replay>>,
     /// How what was asked for is sent.
     how: RefCell<How>,
+    /// An order is being carried out, by this task.
+    obeying: Cell<bool>,
+    task: RefCell<Option<glommio::Task<()>>>,
     next_seq: Cell<Seq>,
     /// When the queue was last looked through for what is due.
     looked_at: Cell<Option<Instant>>,
@@ -104,6 +108,8 @@ impl Letters {
             full_said: Cell::new(false),
             replay: RefCell::new(None),
             how: RefCell::default(),
+            obeying: Cell::new(false),
+            task: RefCell::default(),
             next_seq: Cell::new(Seq(1)),
             looked_at: Cell::new(None),
             shown: Cell::new((0, 0)),
@@ -180,12 +186,17 @@ impl Letters {
 
     /// What was asked of the queue, what came back of what was sent again, and what is due: a step at
     /// a time. True where there may be more to do at once.
-    pub async fn turn(&self, draining: bool) -> bool {
+    pub async fn turn(self: &Rc<Self>, draining: bool) -> bool {
         let mut more = false;
-        let order = self.slot.next_order();
-        if let Some(order) = order {
-            self.obey(order).await;
-            more = true;
+        // A long queue takes its time, and nothing else is to wait for it.
+        if !draining
+            && !self.obeying.get()
+            && let Some(order) = self.slot.next_order()
+        {
+            self.obeying.set(true);
+            let letters = self.clone();
+            let task = glommio::spawn_local(async move { letters.obey(order).await });
+            self.task.replace(Some(task));
         }
         while let Some(ack) = self.lane.next_ack() {
             self.came_back(ack);
@@ -196,6 +207,14 @@ impl Letters {
             more |= self.start_replay().await;
         }
         more
+    }
+
+    /// Before the shard ends: an order that is still under way is left as it is.
+    pub async fn end(&self) {
+        let task = self.task.take();
+        if let Some(task) = task {
+            task.cancel().await;
+        }
     }
 
     async fn obey(&self, order: Order) {
@@ -210,6 +229,9 @@ impl Letters {
         };
         self.show();
         order.answer(done.map_err(|error| error.to_string()));
+        self.looked_at.set(None);
+        self.obeying.set(false);
+        self.slot.ring();
     }
 
     async fn start_replay(&self) -> bool {
