@@ -286,7 +286,8 @@ impl Egress {
                 counts.push_body_bytes.inc_by(body_bytes as u64);
                 counts.push_entries.inc_by(job.entries());
                 let arrived = job.pieces.iter().map(|piece| piece.frame.oldest_arrival_ns).min();
-                let took_ns = arrived.map_or(0, |arrived| perf::clock::unix_ns() - arrived);
+                let took_ns =
+                    arrived.map_or(0, |arrived| perf::clock::unix_ns().saturating_sub(arrived));
                 counts.ack_seconds.observe(took_ns as f64 / 1e9);
             }
             Verdict::Retry { .. } => counts.retried.inc(),

@@ -372,7 +372,9 @@ impl<D: Disk> Handoff<D> {
             let frame = Frame { earlier_run, ..Frame::of(durable) };
             let known = self.behind.get(&frame.tenant).copied().or(self.unmet);
             // Who stands before what was read has not seen it: it is not its turn.
-            if known.is_some_and(|at| (from..=frame.seq).contains(&at.next)) {
+            if let Some(known) = known.filter(|at| (from..=frame.seq).contains(&at.next)) {
+                // Of the first frame that was read, who stands there knows where.
+                let before = before.or(known.place.filter(|_| known.next == frame.seq));
                 let taken = !refused.contains(&frame.tenant) && self.allows(&frame);
                 if taken {
                     let at = Behind { next: frame.seq.next(), place: here, charge: 0 };
