@@ -80,6 +80,14 @@ impl Breaker {
         }
     }
 
+    /// A push failed, and that says nothing of the sink: others decide. `smaller`: its halves do.
+    pub fn undecided(&mut self, now: Instant, smaller: bool) {
+        if smaller {
+            self.failures = 0;
+        }
+        self.give_back(now);
+    }
+
     /// The sink answered and serves this tenant; `stored`: it took the push. True where that is news.
     pub fn passed(&mut self, stored: bool) -> bool {
         self.passes += u64::from(stored);
@@ -196,6 +204,21 @@ mod tests {
         assert!(breaker.passed(true));
         assert!(!breaker.passed(true), "no news");
         assert_eq!((breaker.ask(now), breaker.passes(), breaker.failures()), (Gate::Open, 2, 0));
+    }
+
+    #[test]
+    fn what_fails_for_itself_does_not_close_it() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new();
+        breaker.undecided(now, true);
+        assert!(breaker.is_closed());
+        breaker.failed(now, "500".into(), |_| SECOND);
+        assert_eq!(breaker.ask(now + SECOND), Gate::Probe);
+        breaker.undecided(now + SECOND, false);
+        assert_eq!((breaker.is_closed(), breaker.failures()), (false, 1));
+        assert_eq!(breaker.ask(now + SECOND), Gate::Probe, "another one, at once");
+        breaker.undecided(now + SECOND, true);
+        assert_eq!((breaker.is_closed(), breaker.failures()), (false, 0));
     }
 
     #[test]

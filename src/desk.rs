@@ -60,6 +60,11 @@ impl Slot {
         lock(&self.orders).pop_front()
     }
 
+    /// Wakes its shard: the next order may be carried out.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
     pub fn publish(&self, stats: Stats) {
         *lock(&self.stats) = Some(stats);
     }

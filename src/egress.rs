@@ -102,7 +102,7 @@ impl Egress {
             let reply = self.client.post(&push);
             self.counts.in_flight.dec();
             self.counts.push_seconds.observe(started.elapsed().as_secs_f64());
-            if let Some(date) = reply.date_unix_s {
+            if let Some(date) = reply.date_unix_s.filter(|_| is_sinks_own(&reply.answer)) {
                 self.see_clock(date);
             }
             self.settle(claim, &reply, push.body.len());
@@ -185,7 +185,11 @@ impl Egress {
                     tracks.last = Some(tenant.clone());
                     return (Some(Claim { lane: at, tenant, job }), None);
                 }
-                None if probe => lock(&self.breakers).of(&self.tenant(&tenant)).give_back(now),
+                None if probe => {
+                    lock(&self.breakers).of(&self.tenant(&tenant)).give_back(now);
+                    // Who asked meanwhile waits for the answer to a probe that was not sent.
+                    self.bell.ring();
+                }
                 None => {}
             }
         }
@@ -216,6 +220,9 @@ impl Egress {
                 self.say_failing(&tenant, &reason, held);
             }
             breaker.failed(now, reason, |failures| self.pause(&verdict, failures));
+        } else if is_no_service(answer) {
+            // The push is suspect, and whether the sink serves others is not known.
+            breaker.undecided(now, verdict == Verdict::Split);
         } else if breaker.passed(verdict == Verdict::Accepted) {
             tracing::info!(sink = self.options.sink, %tenant, "the sink accepts pushes again");
         }
@@ -239,6 +246,11 @@ impl Egress {
         self.send_acks(lane, track);
         if track.is_empty() {
             tracks.by_tenant.remove(&named);
+        }
+        drop(tracks);
+        if verdict != Verdict::Accepted {
+            // Whoever sleeps learns when this may go again: this sender may be busy then.
+            self.bell.ring();
         }
     }
 
@@ -274,7 +286,8 @@ impl Egress {
                 counts.push_body_bytes.inc_by(body_bytes as u64);
                 counts.push_entries.inc_by(job.entries());
                 let arrived = job.pieces.iter().map(|piece| piece.frame.oldest_arrival_ns).min();
-                let took_ns = arrived.map_or(0, |arrived| perf::clock::unix_ns() - arrived);
+                let took_ns =
+                    arrived.map_or(0, |arrived| perf::clock::unix_ns().saturating_sub(arrived));
                 counts.ack_seconds.observe(took_ns as f64 / 1e9);
             }
             Verdict::Retry { .. } => counts.retried.inc(),
@@ -341,6 +354,19 @@ impl Tracks {
 /// A panic of whoever held it ends the process.
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Loki said so, and not whatever else is in between: what is too old goes by its clock alone.
+fn is_sinks_own(answer: &Answer) -> bool {
+    matches!(answer, Answer::Status { code: 200 | 204 | 400 | 422, .. })
+}
+
+/// As in an outage, whatever else it may be.
+fn is_no_service(answer: &Answer) -> bool {
+    match answer {
+        Answer::Status { code, .. } => matches!(code, 408 | 500..=599),
+        Answer::Broken(_) => true,
+    }
 }
 
 fn describe(answer: &Answer) -> String {

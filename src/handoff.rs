@@ -106,8 +106,11 @@ pub struct Lane {
     awaited: AtomicBool,
 }
 
-/// How many frames may be under way, where they are so small that the credit allows more.
-const FRAMES_MAX: usize = 1024;
+/// How many frames the credit is for, however small they are.
+const CREDIT_FRAMES: usize = 1024;
+/// How many may be under way: a tenant that has none may have one without credit, so that those who
+/// stand still and hold all of it do not hold up the others.
+pub const FRAMES_MAX: usize = 2 * CREDIT_FRAMES;
 /// What one read of the backlog takes at most.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
@@ -274,9 +277,9 @@ impl<D: Disk> Handoff<D> {
         (!left.is_zero() && self.waiting_bytes < COLLECTED_BYTES_MAX).then_some(left)
     }
 
-    /// What a frame takes of the credit: as many as fit are no more than the rings hold.
+    /// What a frame takes of the credit: as many as fit leave room in the rings for other tenants.
     fn charge(&self, frame: &Frame) -> u64 {
-        frame.bytes().max(self.bytes_max / FRAMES_MAX as u64)
+        frame.bytes().max(self.bytes_max / CREDIT_FRAMES as u64)
     }
 
     fn left(&self) -> u64 {
@@ -323,15 +326,15 @@ impl<D: Disk> Handoff<D> {
 
     /// Whom it is time to read back for, if anyone: not for every ack, but when a tenant has acked half
     /// of what it may have; where the reader goes to, and how much it reads.
-    pub fn start_read(&mut self, now: Instant) -> Option<(Backlog<D>, usize)> {
-        if self.reading || !self.waiting.is_empty() || self.out.len() >= FRAMES_MAX / 2 {
+    pub fn start_read(&mut self, durable: Seq, now: Instant) -> Option<(Backlog<D>, usize)> {
+        if self.reading || !self.waiting.is_empty() || self.out.len() >= FRAMES_MAX {
             return None;
         }
         let left = self.left();
         let wants = |(tenant, at): &(&Arc<str>, &Behind)| {
             let out = self.out_of(tenant);
             // What it stands at is taken then: no read is for nothing.
-            out == 0 || (out <= left && self.has_room(tenant, at.charge))
+            at.next <= durable && (out == 0 || (out <= left && self.has_room(tenant, at.charge)))
         };
         let behind = self.behind.iter().filter(wants).map(|(_, at)| *at);
         // Whom nobody has met may be well, though those who were met stand still.
@@ -369,7 +372,9 @@ impl<D: Disk> Handoff<D> {
             let frame = Frame { earlier_run, ..Frame::of(durable) };
             let known = self.behind.get(&frame.tenant).copied().or(self.unmet);
             // Who stands before what was read has not seen it: it is not its turn.
-            if known.is_some_and(|at| (from..=frame.seq).contains(&at.next)) {
+            if let Some(known) = known.filter(|at| (from..=frame.seq).contains(&at.next)) {
+                // Of the first frame that was read, who stands there knows where.
+                let before = before.or(known.place.filter(|_| known.next == frame.seq));
                 let taken = !refused.contains(&frame.tenant) && self.allows(&frame);
                 if taken {
                     let at = Behind { next: frame.seq.next(), place: here, charge: 0 };
@@ -544,7 +549,9 @@ mod tests {
             loop {
                 self.handoff.send(&self.wal, self.start);
                 over.extend(std::iter::from_fn(|| self.lane.frames.pop()));
-                let Some((mut backlog, bytes)) = self.handoff.start_read(self.start) else {
+                let durable = self.wal.ladder().durable.0;
+                let Some((mut backlog, bytes)) = self.handoff.start_read(durable, self.start)
+                else {
                     return over;
                 };
                 let from = backlog.next();
@@ -661,5 +668,64 @@ mod tests {
         }
         assert_eq!(seen, BTreeMap::from([("stuck".into(), 50), ("new".into(), 1)]));
         assert!(bed.handoff.is_done());
+    }
+
+    #[test]
+    fn what_an_earlier_run_acked_counts_as_sent() {
+        let disk = SimDisk::default();
+        let mut bed = Bed::on(disk.clone(), Duration::ZERO, CREDIT);
+        for tenant in ["stuck", "well"] {
+            let frames = bed.commit(tenant, 10);
+            bed.handoff.durable(&frames, bed.start);
+        }
+        let over = bed.over();
+        bed.ack(&over[1..]);
+        block_on(bed.wal.checkpoint()).unwrap();
+        drop(bed);
+        let mut bed = Bed::on(disk, Duration::ZERO, CREDIT);
+        let over = bed.over();
+        assert_eq!(over.iter().map(|frame| frame.seq).collect::<Vec<_>>(), [Seq(1)]);
+        bed.ack(&over);
+        assert_eq!(bed.wal.ladder().acked.0, Seq(2));
+    }
+
+    #[test]
+    fn however_many_small_frames_stand_still_others_go_on() {
+        let mut bed = Bed::new(Duration::ZERO, 8 << 20);
+        for _ in 0..2 * CREDIT_FRAMES {
+            let frames = bed.commit("stuck", 10);
+            bed.handoff.durable(&frames, bed.start);
+        }
+        assert_eq!(bed.over().len(), CREDIT_FRAMES, "alone, it may have all of the credit");
+        for _ in 0..3 {
+            let frames = bed.commit("well", 10);
+            bed.handoff.durable(&frames, bed.start);
+        }
+        for seq in 1..=3 {
+            let over = bed.over();
+            assert_eq!(over.len(), 1, "without credit, one at a time");
+            assert_eq!(over[0].seq, Seq(2 * CREDIT_FRAMES as u64 + seq));
+            bed.ack(&over);
+        }
+    }
+
+    /// Else the shard would turn round and round without anything to do.
+    #[test]
+    fn nobody_reads_behind_what_is_durable() {
+        let disk = SimDisk::default();
+        let mut bed = Bed::on(disk.clone(), Duration::ZERO, CREDIT);
+        for (tenant, bytes) in [("well", 10), ("stuck", 40 << 10), ("stuck", 40 << 10)] {
+            let frames = bed.commit(tenant, bytes);
+            bed.handoff.durable(&frames, bed.start);
+        }
+        drop(bed);
+        let mut bed = Bed::on(disk, Duration::ZERO, CREDIT);
+        let durable = Seq(3);
+        assert_eq!(bed.over().len(), 2, "one of each");
+        bed.handoff.unmet = Some(Behind { next: Seq(3), place: None, charge: 0 });
+        let at = Behind { next: durable.next(), place: None, charge: 0 };
+        bed.handoff.behind.insert("new".into(), at);
+        assert!(bed.handoff.out_bytes > bed.handoff.left(), "nobody looks for the unmet yet");
+        assert!(bed.handoff.start_read(durable, bed.start).is_none());
     }
 }

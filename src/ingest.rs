@@ -130,7 +130,7 @@ struct Shard {
 /// The way to one sink and back.
 struct Route {
     handoff: RefCell<Handoff<UringDisk>>,
-    letters: Letters,
+    letters: Rc<Letters>,
 }
 
 /// Why a shard did not start, or did not go on.
@@ -176,10 +176,10 @@ pub async fn run(
         let SinkLinks { lane, replays, slot, counts } = links.clone();
         let handoff = Handoff::new(lane, options.ring_bytes_max, route.linger, sink, &wal);
         let letters = Letters::open(route.letters.clone(), replays, slot, counts).await?;
-        routes.push(Route { handoff: RefCell::new(handoff), letters });
+        routes.push(Route { handoff: RefCell::new(handoff), letters: Rc::new(letters) });
     }
     recovered(found);
-    intake.set_acked(wal.ladder().acked.0);
+    intake.set_acked(wal.acked_by_all());
     intake.open();
     let shard = Rc::new(Shard {
         options,
@@ -205,6 +205,9 @@ pub async fn run(
     .map_err(ShardError::from);
     read.cancel();
     sweeper.cancel().await;
+    for route in &shard.routes {
+        route.letters.end().await;
+    }
     ended
 }
 
@@ -290,7 +293,7 @@ impl Shard {
     }
 
     fn travels_alone(&self, standing: &Standing) -> bool {
-        standing.travels_alone(self.wal.ladder().acked.0, perf::clock::unix_ns())
+        standing.travels_alone(self.intake.acked(""), perf::clock::unix_ns())
     }
 
     /// One chunk of one file into the batch.
@@ -552,7 +555,7 @@ impl Shard {
                 handoff.acked()
             };
             self.wal.ack(sink, acked);
-            self.intake.set_acked(self.wal.ladder().acked.0);
+            self.intake.set_acked(self.wal.acked_by_all());
             self.moved.ring();
         }
     }
@@ -573,7 +576,8 @@ impl Shard {
 
     /// Reads back for one sink, where that is due; true where it did.
     async fn read_back(&self, route: &Route, now: Instant) -> Result<bool, WalError> {
-        let started = route.handoff.borrow_mut().start_read(now);
+        let durable = self.wal.ladder().durable.0;
+        let started = route.handoff.borrow_mut().start_read(durable, now);
         let Some((mut backlog, bytes_max)) = started else {
             let idle = route.handoff.borrow_mut().idle_backlog();
             if let Some(mut backlog) = idle {

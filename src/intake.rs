@@ -5,7 +5,7 @@ use crate::alone::Standing;
 use crate::batch::Batch;
 use crate::block::{self, Block};
 use io::format::Seq;
-use io::wal::Sealed;
+use io::wal::{Acked, Sealed};
 use shards::bell::LocalBell;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -93,8 +93,8 @@ pub struct Intake {
     /// Rung when there is room again.
     room: LocalBell,
     state: Cell<State>,
-    /// Up to here every sink has everything.
-    acked: Cell<Seq>,
+    /// Up to here every sink has everything, tenant by tenant.
+    acked: RefCell<Acked>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -275,18 +275,20 @@ impl Intake {
             urgent: LocalBell::default(),
             room: LocalBell::default(),
             state: Cell::new(State::Starting),
-            acked: Cell::new(Seq::NONE),
+            acked: RefCell::default(),
         }
     }
 
     /// Every sink has everything up to here.
-    pub fn set_acked(&self, acked: Seq) {
-        self.acked.set(acked);
+    pub fn set_acked(&self, acked: Acked) {
+        self.acked.replace(acked);
     }
 
+    /// Every sink has everything of this tenant up to here: one that stands still is not to keep the
+    /// streams of others apart.
     #[must_use]
-    pub fn acked(&self) -> Seq {
-        self.acked.get()
+    pub fn acked(&self, tenant: &str) -> Seq {
+        self.acked.borrow().of(tenant)
     }
 
     /// Rung when something came.

@@ -9,7 +9,7 @@
 use crate::desk::{How, Order, Slot, What};
 use crate::dlq::replay::{self, Stamps, reason_of};
 use crate::dlq::{self, Dlq, DlqError, Origin, PutError, Reason, Record, Stored};
-use crate::handoff::{Frame, Lane};
+use crate::handoff::{FRAMES_MAX, Frame, Lane};
 use crate::track::{Ack, Rejected};
 use crate::verdict;
 use io::format::Seq;
@@ -17,6 +17,7 @@ use io::uring::UringDisk;
 use perf::metrics;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,9 @@ pub struct Options {
 /// Entries that are refused and not durable yet, and the frames that wait for them.
 struct Waiting {
     seqs: Vec<Seq>,
+    rejected: Vec<Rejected>,
+    /// Made of these when it is their turn: records are many times as large, and while the queue is
+    /// full, much may wait.
     records: Vec<Record>,
 }
 
@@ -60,6 +64,9 @@ pub struct Letters {
     replay: RefCell<Option<Replay>>,
     /// How what was asked for is sent.
     how: RefCell<How>,
+    /// An order is being carried out, by this task.
+    obeying: Cell<bool>,
+    task: RefCell<Option<glommio::Task<()>>>,
     next_seq: Cell<Seq>,
     /// When the queue was last looked through for what is due.
     looked_at: Cell<Option<Instant>>,
@@ -102,6 +109,8 @@ impl Letters {
             full_said: Cell::new(false),
             replay: RefCell::new(None),
             how: RefCell::default(),
+            obeying: Cell::new(false),
+            task: RefCell::default(),
             next_seq: Cell::new(Seq(1)),
             looked_at: Cell::new(None),
             shown: Cell::new((0, 0)),
@@ -112,9 +121,8 @@ impl Letters {
 
     /// An ack with what was refused of its frames.
     pub fn add(&self, ack: Ack) {
-        let records = ack.rejected.iter().flat_map(|rejected| self.records(rejected));
-        let records = records.collect();
-        self.waiting.borrow_mut().push_back(Waiting { seqs: ack.seqs, records });
+        let Ack { seqs, rejected } = ack;
+        self.waiting.borrow_mut().push_back(Waiting { seqs, rejected, records: Vec::new() });
     }
 
     /// Makes durable what waits; gives the frames that are done with.
@@ -127,6 +135,9 @@ impl Letters {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             let Some(mut next) = next else { break };
+            for rejected in std::mem::take(&mut next.rejected) {
+                next.records.extend(self.records(&rejected));
+            }
             match self.put(&mut next.records).await {
                 Ok(()) => {
                     self.full_said.set(false);
@@ -162,7 +173,9 @@ impl Letters {
                 if let PutError::Full { left, .. } | PutError::Failed { left, .. } = &error {
                     self.counts.dlq_stored.inc_by(count - left.len() as u64);
                     let mut at = 0..;
-                    records.retain(|_| left.contains(&at.next().expect("without end")));
+                    // They are in their order.
+                    let is_left = |at: usize| left.binary_search(&at).is_ok();
+                    records.retain(|_| is_left(at.next().expect("without end")));
                 }
                 if let PutError::Full { dropped, .. } = &error {
                     self.counts.dlq_dropped.inc_by(*dropped);
@@ -174,12 +187,17 @@ impl Letters {
 
     /// What was asked of the queue, what came back of what was sent again, and what is due: a step at
     /// a time. True where there may be more to do at once.
-    pub async fn turn(&self, draining: bool) -> bool {
+    pub async fn turn(self: &Rc<Self>, draining: bool) -> bool {
         let mut more = false;
-        let order = self.slot.next_order();
-        if let Some(order) = order {
-            self.obey(order).await;
-            more = true;
+        // A long queue takes its time, and nothing else is to wait for it.
+        if !draining
+            && !self.obeying.get()
+            && let Some(order) = self.slot.next_order()
+        {
+            self.obeying.set(true);
+            let letters = self.clone();
+            let task = glommio::spawn_local(async move { letters.obey(order).await });
+            self.task.replace(Some(task));
         }
         while let Some(ack) = self.lane.next_ack() {
             self.came_back(ack);
@@ -190,6 +208,14 @@ impl Letters {
             more |= self.start_replay().await;
         }
         more
+    }
+
+    /// Before the shard ends: an order that is still under way is left as it is.
+    pub async fn end(&self) {
+        let task = self.task.take();
+        if let Some(task) = task {
+            task.cancel().await;
+        }
     }
 
     async fn obey(&self, order: Order) {
@@ -204,6 +230,9 @@ impl Letters {
         };
         self.show();
         order.answer(done.map_err(|error| error.to_string()));
+        self.looked_at.set(None);
+        self.obeying.set(false);
+        self.slot.ring();
     }
 
     async fn start_replay(&self) -> bool {
@@ -244,7 +273,10 @@ impl Letters {
     fn hand_over(&self) {
         let mut replay = self.replay.borrow_mut();
         let Some(replay) = replay.as_mut() else { return };
-        while let Some(frame) = replay.frames.pop_front() {
+        // No more than the way back holds, however fast the senders take them.
+        while replay.out < FRAMES_MAX
+            && let Some(frame) = replay.frames.pop_front()
+        {
             if let Err(frame) = self.lane.frames.push(frame) {
                 replay.frames.push_front(frame);
                 break;

@@ -4,8 +4,8 @@
 //! - `GET /sinks`: of each sink and tenant the breaker's state, since when, and why.
 //! - `GET /dlq/stats`: what the queues hold, of each shard and sink.
 //! - `POST /dlq/reprocess`, `POST /dlq/purge`: with `{"filter": […], "labels": {…}, "restamp": false}`;
-//!   answered with the number of entries once every queue has done so. From this host only: what is
-//!   purged is gone.
+//!   answered with the number of entries once every queue has done so. From this host only, and not from
+//!   pages in a browser: what is purged is gone.
 
 use crate::desk::{Desk, How, What};
 use crate::dlq::Filter;
@@ -14,7 +14,7 @@ use crate::labels;
 use crate::receive::respond;
 use crate::server::Status;
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderValue, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
 use io::http::{self, BodyError, Connection, Full};
 use serde::Deserialize;
@@ -122,6 +122,11 @@ impl Panel {
         if !connection.peer.to_canonical().is_loopback() {
             let text =
                 "expected a request from this host: what changes the queues is not for others";
+            return Err((StatusCode::FORBIDDEN, text.into()));
+        }
+        if request.headers().contains_key(ORIGIN) {
+            // A browser on this host sends what any page has it send.
+            let text = "expected a request without Origin: this is not for pages in a browser";
             return Err((StatusCode::FORBIDDEN, text.into()));
         }
         let mut body = Vec::new();

@@ -87,7 +87,7 @@ pub struct Job {
     pub pieces: Vec<Piece>,
     /// How often it failed before.
     pub failures: u32,
-    /// When it first failed, so many had passed.
+    /// When it failed last, so many had passed.
     passes_before: u64,
     planned: bool,
 }
@@ -187,6 +187,8 @@ pub struct Track {
     open: HashMap<Seq, Open>,
     /// Streams that queue 0 leaves out.
     troubled: HashSet<u64>,
+    /// The last mixed frame that was taken in, wherever it is now.
+    newest_mixed: Seq,
     acks: Vec<Ack>,
     /// The queue that went last: the others have their turn first.
     last: u64,
@@ -206,19 +208,19 @@ const MIXED: u64 = 0;
 impl Track {
     /// Takes in a frame; those of a track come in their order.
     pub fn take_in(&mut self, frame: Frame) {
-        let newest_mixed = self
-            .queues
-            .get(&MIXED)
-            .and_then(|queue| queue.pieces.back().map(|piece| piece.seq()).or(queue.in_flight));
+        let newest_mixed = self.newest_mixed;
+        if frame.stream == MIXED {
+            self.newest_mixed = frame.seq;
+        }
         let queue = self.queues.entry(frame.stream).or_default();
         let mut after = Seq::NONE;
         if frame.stream != MIXED && queue.pieces.is_empty() && queue.in_flight.is_none() {
             // It may have travelled with others until now.
-            after = newest_mixed.unwrap_or(Seq::NONE);
+            after = newest_mixed;
         }
         if frame.stream != MIXED && frame.earlier_run {
             self.troubled.insert(frame.stream);
-            after = newest_mixed.unwrap_or(Seq::NONE);
+            after = newest_mixed;
         }
         queue.pieces.push_back(Piece { after, ..Piece::of(frame) });
     }
@@ -472,9 +474,7 @@ impl Track {
         }
         let queue = self.queue(job.queue);
         queue.in_flight = None;
-        if job.failures == 0 {
-            queue.passes_before = passes;
-        }
+        queue.passes_before = passes;
         queue.failures = job.failures + 1;
         queue.not_before = not_before;
         if job.planned {
@@ -850,6 +850,43 @@ mod tests {
             Some(labels(1).as_str()),
             "0 waits for its turn"
         );
+    }
+
+    #[test]
+    fn a_stream_that_comes_to_travel_alone_waits_for_all_of_a_push_under_way() {
+        let mut track = Track::default();
+        for seq in 1..=3_i64 {
+            let entries = [(0, seq, format!("a{seq}")), (1, seq, format!("b{seq}"))];
+            track.take_in(frame(seq.cast_unsigned(), &entries, None));
+        }
+        let terms = terms();
+        let job = track.next(terms).unwrap();
+        assert_eq!(job.pieces.len(), 3);
+        track.take_in(frame(4, &[(0, 4, "a4".into())], Some(0)));
+        track.halve(job, true);
+        let first = track.next(terms).unwrap();
+        track.accepted(first, terms.now);
+        let second = track.next(terms).unwrap();
+        assert_eq!(second.pieces[0].seq(), Seq(3));
+        assert!(track.next(terms).is_none(), "the stream has older lines in the other half");
+        track.accepted(second, terms.now);
+        assert_eq!(track.next(terms).unwrap().pieces[0].seq(), Seq(4));
+    }
+
+    #[test]
+    fn what_passed_before_an_outage_says_nothing_of_what_fails_in_it() {
+        let mut track = Track::default();
+        track.take_in(frame(1, &[(0, 1, "a".into())], None));
+        let terms = terms();
+        let mut again = |passes, now_passes| {
+            let job = track.next(terms).unwrap();
+            let history = job.history(passes);
+            track.again(job, None, now_passes, terms.now);
+            (history.failures, history.others_pass)
+        };
+        assert_eq!(again(5, 5), (1, false));
+        assert_eq!(again(6, 6), (2, true));
+        assert_eq!(again(6, 6), (3, false));
     }
 
     #[test]

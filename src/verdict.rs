@@ -36,7 +36,8 @@ pub struct History {
     pub one_stream: bool,
     /// How often it failed so far, this one included.
     pub failures: u32,
-    /// Others of its tenant passed since it first failed.
+    /// Others of its tenant passed since it failed last: what they did before an outage says nothing
+    /// of what fails in it.
     pub others_pass: bool,
 }
 

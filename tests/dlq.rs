@@ -1,6 +1,7 @@
 //! `log-capturer dlq …`: what Loki refused is shown, exported, sent again and removed.
 
-use crate::bed::BINARY;
+use crate::bed::{BINARY, Bed, eventually, stop};
+use bench::product::Product;
 use bench::stub::{Accounting, Away, Fault, Options, Stub};
 use io::format::segment_name;
 use io::plain::PlainDisk;
@@ -430,4 +431,58 @@ fn damage_is_said_and_the_rest_is_read_and_sent() {
     assert_eq!(place.arrived(), set(&["one", "three"]));
     let aside = place.data_dir().join("quarantine/shard-00-dlq-loki");
     assert_eq!(fs::read_dir(aside).unwrap().count(), 1);
+}
+
+fn ask(product: &Product, path: &str, origin: Option<&str>, body: &str) -> (u16, Value) {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+    let mut request = ureq::Agent::from(config).post(format!("http://{}{path}", product.api));
+    if let Some(origin) = origin {
+        request = request.header("origin", origin);
+    }
+    let mut answer = request.send(body).unwrap();
+    let text = answer.body_mut().read_to_string().unwrap();
+    (answer.status().as_u16(), serde_json::from_str(&text).unwrap())
+}
+
+fn held(product: &Product) -> f64 {
+    product.metric("log_capturer_dlq_entries").unwrap_or(0.0)
+}
+
+#[test]
+fn a_process_that_runs_keeps_what_is_refused_and_sends_it_when_asked() {
+    let bed = Bed::new();
+    let product = bed.start();
+    let refuse = || Fault::Refuse {
+        needle: "bad".into(),
+        status: 400,
+        text: "entry for stream '{labels}' is refused".into(),
+        rest_stored: true,
+    };
+    bed.stub.set_fault(refuse());
+    bed.append("a.log", "good 1\nbad 2\ngood 3\nbad 4\ngood 5\n");
+    assert_eq!(bed.texts(3), ["good 1", "good 3", "good 5"]);
+    eventually("both are in the queue", &product, || held(&product) == 2.0);
+    // A page in a browser on this host is not who is meant.
+    let (status, _) = ask(&product, "/dlq/purge", Some("http://elsewhere.example"), "");
+    assert_eq!((status, held(&product)), (403, 2.0));
+    let some = r#"{"filter": ["reason=too_old"]}"#;
+    assert_eq!(ask(&product, "/dlq/purge", None, some).1["entries"], 0);
+    // Asked for while the sink refuses them still: they stay.
+    assert_eq!(ask(&product, "/dlq/reprocess", None, "").1["entries"], 2);
+    let replayed =
+        || product.metric("log_capturer_dlq_replayed_frames_total").unwrap_or(0.0) >= 1.0;
+    eventually("they were sent again", &product, replayed);
+    assert_eq!(held(&product), 2.0);
+    stop(product);
+    let product = bed.start();
+    assert_eq!(held(&product), 2.0);
+    bed.stub.heal();
+    assert_eq!(ask(&product, "/dlq/reprocess", None, "").1["entries"], 2);
+    assert_eq!(bed.texts(5), ["good 1", "bad 2", "good 3", "bad 4", "good 5"]);
+    eventually("the queue is empty", &product, || held(&product) == 0.0);
+    bed.stub.set_fault(refuse());
+    bed.append("a.log", "bad 6\n");
+    eventually("it is in the queue", &product, || held(&product) == 1.0);
+    assert_eq!(ask(&product, "/dlq/purge", None, "").1["entries"], 1);
+    stop(product);
 }

@@ -9,6 +9,7 @@
 //! - [`clients`]: clients that others wrote;
 //! - [`gateway`]: TLS, auth, proxies and whatever else is before Loki;
 //! - [`sink`]: what Loki answers, or does not;
+//! - [`several`]: several sinks and tenants;
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies, taken in by the library;
@@ -28,5 +29,6 @@ mod lines;
 mod loki;
 mod refusals;
 mod setup;
+mod several;
 mod sink;
 mod stops;

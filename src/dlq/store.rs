@@ -218,13 +218,6 @@ impl<D: Disk + Clone> Dlq<D> {
         }
     }
 
-    /// Whether this frame was asked for.
-    pub async fn is_requested(&self, seq: Seq) -> bool {
-        let Ok(state) = self.enter().await else { return false };
-        let seq = state.index.resolve(seq);
-        seq.and_then(|seq| state.index.get(seq)).is_some_and(|info| info.requested)
-    }
-
     /// The frame could not be tried: it is not due before `until_ns`.
     pub async fn postpone(&self, seq: Seq, until_ns: i64) {
         let Ok(mut state) = self.enter().await else { return };
@@ -233,6 +226,13 @@ impl<D: Disk + Clone> Dlq<D> {
         {
             mark.not_before(until_ns);
         }
+    }
+
+    /// Whether it was asked for that this frame is sent again.
+    pub async fn is_requested(&self, id: Seq) -> bool {
+        let Ok(state) = self.enter().await else { return false };
+        let info = state.index.resolve(id).and_then(|seq| state.index.get(seq));
+        info.is_some_and(|info| info.requested)
     }
 
     /// The frames that wait, in their order.

@@ -15,14 +15,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// The streams that came in the last hour, by their hash.
+/// The streams that came in the last hour, by their hash. Of each tenant its own, as in Loki: one that
+/// is known of another tenant may be one too many of this.
 pub struct Streams {
     max: usize,
     seen: HashMap<u64, (Instant, Rc<Standing>)>,
     hasher: RandomState,
     /// When it was last full of streams that are still in use.
     full_at: Option<Instant>,
-    overflow: Option<Rc<Standing>>,
+    /// By tenant.
+    overflow: HashMap<String, Rc<Standing>>,
 }
 
 /// A stream that nobody pushed to for this long counts no more.
@@ -31,6 +33,8 @@ const STREAM_TIME_MAX: Duration = Duration::from_secs(3600);
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// The stream for the entries of streams beyond the limit, whose labels they have as metadata.
 const OVERFLOW_LABEL: &str = "log_capturer_overflow";
+/// Of more tenants, how theirs stands is forgotten: it is new again.
+const OVERFLOW_TENANTS_MAX: usize = 1024;
 const OVERFLOW_METADATA: &str = "overflow_labels";
 
 impl Streams {
@@ -40,13 +44,18 @@ impl Streams {
             seen: HashMap::new(),
             hasher: RandomState::new(),
             full_at: None,
-            overflow: None,
+            overflow: HashMap::new(),
         }
     }
 
     /// Whether there is room for a stream with these labels, in whatever order: how it stands.
-    pub fn admit(&mut self, pairs: &[Pair<'_>], labels: &str) -> Option<Rc<Standing>> {
-        let hash = pairs.iter().fold(0_u64, |sum, (name, value)| {
+    pub fn admit(
+        &mut self,
+        tenant: &str,
+        pairs: &[Pair<'_>],
+        labels: &str,
+    ) -> Option<Rc<Standing>> {
+        let hash = pairs.iter().fold(self.hasher.hash_one(tenant), |sum, (name, value)| {
             sum.wrapping_add(self.hasher.hash_one((name, value.as_ref())))
         });
         let now = Instant::now();
@@ -70,8 +79,14 @@ impl Streams {
     }
 
     /// The stream that takes in those for which there is no room.
-    fn overflow(&mut self, labels: &str) -> Rc<Standing> {
-        self.overflow.get_or_insert_with(|| Rc::new(Standing::new(labels))).clone()
+    fn overflow(&mut self, tenant: &str, labels: &str) -> Rc<Standing> {
+        if !self.overflow.contains_key(tenant) {
+            if self.overflow.len() >= OVERFLOW_TENANTS_MAX {
+                self.overflow.clear();
+            }
+            self.overflow.insert(tenant.to_owned(), Rc::new(Standing::new(labels)));
+        }
+        self.overflow[tenant].clone()
     }
 }
 
@@ -121,8 +136,10 @@ pub struct Arrival<'a> {
 /// What entries are taken in by.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
+    /// Its name.
+    pub tenant: &'a str,
     pub block_raw_bytes: usize,
-    /// Up to here every sink has everything.
+    /// Up to here every sink has everything of the tenant's.
     pub acked: Seq,
     pub alone: &'a alone::Limits,
 }
@@ -176,7 +193,7 @@ impl<'a> Arrival<'a> {
         pairs.sort();
         let labels = labels::render_pairs(&pairs);
         self.door.labels(&labels, &pairs)?;
-        if let Some(standing) = self.streams.admit(&pairs, &labels) {
+        if let Some(standing) = self.streams.admit(self.terms.tenant, &pairs, &labels) {
             return Ok(Admitted { labels, standing, overflow: None });
         }
         let mut common: Vec<Pair<'_>> = vec![(OVERFLOW_LABEL, "true".into())];
@@ -184,7 +201,7 @@ impl<'a> Arrival<'a> {
         common.extend(fixed.map(|(name, value)| (name.as_str(), Cow::from(value.as_str()))));
         common.sort();
         let common = labels::render_pairs(&common);
-        let standing = self.streams.overflow(&common);
+        let standing = self.streams.overflow(self.terms.tenant, &common);
         Ok(Admitted { labels: common, standing, overflow: Some(labels) })
     }
 
@@ -248,7 +265,7 @@ impl<'a> Arrival<'a> {
             Err(refusal) => return self.refused.add(&refusal, count as u64),
         };
         let mut entries = entries.peekable();
-        let Terms { block_raw_bytes, acked, alone } = self.terms;
+        let Terms { block_raw_bytes, acked, alone, .. } = self.terms;
         let standing = admitted.standing.clone();
         while let Some((first, _)) = entries.peek() {
             let now_ns = self.stamps.now_ns;
@@ -404,7 +421,8 @@ mod tests {
     fn streams_beyond_the_limit_are_told() {
         let mut streams = Streams::new(2);
         let one = |value: &'static str| vec![("a", Cow::from(value))];
-        let admit = |streams: &mut Streams, pairs: &[Pair<'_>]| streams.admit(pairs, "").is_some();
+        let admit =
+            |streams: &mut Streams, pairs: &[Pair<'_>]| streams.admit("", pairs, "").is_some();
         assert!(admit(&mut streams, &one("1")) && admit(&mut streams, &one("2")));
         assert!(!admit(&mut streams, &one("3")));
         assert!(admit(&mut streams, &one("1")), "known ones go on");
@@ -415,6 +433,19 @@ mod tests {
             admit(&mut streams, &ab) && admit(&mut streams, &ba),
             "the order of labels is nothing"
         );
+    }
+
+    #[test]
+    fn a_stream_that_one_tenant_has_is_new_of_another() {
+        let mut streams = Streams::new(10);
+        let pairs = [("a", "1".into())];
+        let mut admit = |tenant| streams.admit(tenant, &pairs, "{a=\"1\"}").unwrap();
+        admit("one").known(0);
+        assert!(!admit("one").travels_alone(Seq::NONE, 0));
+        assert!(admit("other").travels_alone(Seq::NONE, 0));
+        let overflow = streams.overflow("one", "{}");
+        assert!(Rc::ptr_eq(&overflow, &streams.overflow("one", "{}")));
+        assert!(!Rc::ptr_eq(&overflow, &streams.overflow("other", "{}")));
     }
 
     #[test]
@@ -433,7 +464,7 @@ mod tests {
         let mut streams = Streams::new(1);
         let (mut tenant, last_ns) = (Tenant::default(), Cell::new(0));
         let alone = alone::Limits { stream_rate: 1 << 20, late_ns: i64::MAX };
-        let terms = Terms { block_raw_bytes: 1000, acked: Seq::NONE, alone: &alone };
+        let terms = Terms { tenant: "", block_raw_bytes: 1000, acked: Seq::NONE, alone: &alone };
         let stamps = Stamps::new(&last_ns, 0, 0, 1);
         let mut arrival = Arrival::new(&door, &[], &mut streams, stamps, &mut tenant, terms);
         for value in ["1", "2", "33"] {

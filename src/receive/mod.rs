@@ -306,7 +306,7 @@ impl Receiver {
             && push.streams.iter().all(|stream| {
                 stream.passes
                     && door.labels(stream.labels, &stream.pairs).is_ok()
-                    && self.streams.borrow_mut().admit(&stream.pairs, stream.labels).is_some_and(
+                    && self.streams.borrow_mut().admit(tenant, &stream.pairs, stream.labels).is_some_and(
                         |standing| {
                             standing.is_at(stream.oldest_ns, &self.options.alone);
                             standings.push(standing);
@@ -315,7 +315,7 @@ impl Receiver {
                     )
             });
         // Of several streams, none may have to travel alone.
-        let acked = self.intake.acked();
+        let acked = self.intake.acked(tenant);
         let alone =
             standings.iter().find(|standing| standing.travels_alone(acked, now_ns)).cloned();
         let small = raw.len() < ALONE_KEPT_BYTES_MIN;
@@ -399,8 +399,9 @@ impl Receiver {
         let stamps =
             arrival::Stamps::new(&self.last_ns, now_ns, self.options.shard, self.options.shards);
         let terms = Terms {
+            tenant,
             block_raw_bytes: self.intake.options().block_raw_bytes,
-            acked: self.intake.acked(),
+            acked: self.intake.acked(tenant),
             alone: &self.options.alone,
         };
         let ((lines, bytes, refused), ticket) = self.intake.take(tenant, |tenant| {

@@ -116,7 +116,9 @@ pub(super) async fn recover<D: Disk>(
     }
     recovered.cursors = cursors.to_vec();
     recovered.unacked = durable.0 - acked.0;
-    let ladder = Ladder::recovered(trimmed, acked, durable);
+    let mut ladder = Ladder::recovered(trimmed, acked, durable);
+    // Of tags that are not behind, frames above `acked` were sent, too, and are not sent again.
+    ladder.send(sinks.iter().map(|sink| sink.all).max().expect("there is a sink"));
     let log =
         Log::recovered(options, ladder, cursors, segments, generation, sinks, checkpointed_durable);
     Ok((log, recovered))

@@ -56,7 +56,7 @@ fn stored_within(
     let last_ns = Cell::new(0);
     let stamps = Stamps::new(&last_ns, NOW, 0, 1);
     let alone = alone::Limits { stream_rate: 1 << 20, late_ns: i64::MAX };
-    let terms = Terms { block_raw_bytes: 1 << 20, acked: Seq::NONE, alone: &alone };
+    let terms = Terms { tenant: "", block_raw_bytes: 1 << 20, acked: Seq::NONE, alone: &alone };
     let mut arrival = Arrival::new(&door, &[], &mut streams, stamps, &mut tenant, terms);
     arrival.export(&export);
     let (lines, _, refused) = arrival.done();

@@ -3,7 +3,7 @@
 use super::loki;
 use io::format::Seq;
 use io::http::BodyMemory;
-use io::wal::Sealed;
+use io::wal::{Acked, Sealed};
 use log_capturer::alone;
 use log_capturer::intake::{self, Intake};
 use log_capturer::receive::admit::{self, Door};
@@ -152,7 +152,7 @@ impl Bed {
         });
         assert!(lost == 0 && self.intake.is_empty());
         // Once acked, streams travel together.
-        self.intake.set_acked(Seq(u64::MAX));
+        self.intake.set_acked(Acked::up_to(Seq(u64::MAX)));
         frames.iter().flat_map(stored).collect()
     }
 }
