@@ -1,0 +1,10 @@
+//! What Loki answers, or does not, in depth: what can pass passes meanwhile, what is refused is kept
+//! with Loki's words, and nothing is lost.
+//!
+//! - [`tenants`]: one that is refused holds up no other;
+//! - [`lines`]: one bad line among many, and old ones.
+
+mod ask;
+
+mod lines;
+mod tenants;
