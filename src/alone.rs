@@ -2,7 +2,9 @@
 //!
 //! Of a push with several streams Loki reports what its ingesters say of the last one only: a stream
 //! that is over a limit of its own, in front of one that is not, is dropped behind a 204. So a push
-//! that mixes streams holds only streams that are under no such limit. One travels alone while it is
+//! that mixes streams holds only streams that are under no such limit. The same holds for several
+//! elements of one stream: one that travels alone goes as one ([`crate::part::merge`]). It does while
+//! it is
 //!
 //! - new: it may be one more than Loki allows; until a frame of it is acked;
 //! - hot: it comes at more than half of what Loki takes of a stream;

@@ -3,7 +3,7 @@
 //! The bytes are those of a `logproto.PushRequest`: its field 1 holds streams; a stream's field 1
 //! its labels, field 2 its entries; an entry's field 1 the timestamp, field 2 the line, field 3 a pair
 //! of its structured metadata. A chunk of lines of one stream becomes one element of `streams`; Loki
-//! merges elements of equal labels.
+//! takes several of equal labels, one after the other.
 
 use crate::block::Block;
 use crate::stream::Stream;

@@ -96,7 +96,7 @@ impl Egress {
     /// One sender, until the process leaves.
     pub fn run(&self) {
         while let Some(claim) = self.claim() {
-            let push = Push::new(self.tenant(&claim.tenant), &claim.job.pieces);
+            let push = Push::of(self.tenant(&claim.tenant), &claim.job);
             let started = Instant::now();
             self.counts.in_flight.inc();
             let reply = self.client.post(&push);

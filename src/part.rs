@@ -24,6 +24,8 @@ pub fn stream_key(labels: &str) -> u64 {
 struct Content {
     raw: Vec<u8>,
     labels: Vec<String>,
+    /// As they came: a stream may have several.
+    elements: usize,
     /// Grouped by stream, in their order within one.
     entries: Vec<Entry>,
 }
@@ -61,6 +63,7 @@ impl Part {
         let content = read(body).unwrap_or_else(|| Content {
             raw: body.to_vec(),
             labels: vec![UNREADABLE_LABELS.into()],
+            elements: 1,
             entries: vec![Entry { stream: 0, at: 0..0, stamp_ns: 0 }],
         });
         let count = u32::try_from(content.entries.len()).expect("a frame is small");
@@ -166,6 +169,30 @@ impl Part {
     }
 }
 
+/// Bodies of one stream as one body with a single element. Of a push Loki reports what it says of the
+/// last element only, whichever stream it is of: of several, one that is refused may hide behind
+/// another. None where it is a single element already, or where they cannot be merged.
+#[must_use]
+pub fn merge<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
+    let contents: Vec<Content> = bodies.map(read).collect::<Option<_>>()?;
+    if matches!(&contents[..], [Content { elements: 1, .. }]) {
+        return None;
+    }
+    let labels = contents.first()?.labels.first()?;
+    if contents.iter().any(|content| content.labels.iter().any(|other| other != labels)) {
+        return None;
+    }
+    let mut batch = Batch::default();
+    let mut element = batch.element(labels, 0);
+    for content in &contents {
+        for Entry { at, stamp_ns, .. } in &content.entries {
+            element.push_encoded(*stamp_ns, &content.raw[at.clone()], &[]);
+        }
+    }
+    drop(element);
+    Some(batch.compress().body)
+}
+
 fn read(body: &[u8]) -> Option<Content> {
     let raw = snap::raw::Decoder::new().decompress_vec(body).ok()?;
     let push = Push::read_stored(&raw).ok()?;
@@ -185,7 +212,8 @@ fn read(body: &[u8]) -> Option<Content> {
     }
     // Stable: those of a stream keep their order.
     entries.sort_by_key(|entry| entry.stream);
-    (!entries.is_empty()).then_some(Content { raw, labels, entries })
+    let elements = push.streams.len();
+    (!entries.is_empty()).then_some(Content { raw, labels, elements, entries })
 }
 
 #[cfg(test)]
@@ -252,6 +280,19 @@ pub mod tests {
         assert_eq!((taken.len(), taken[0].stream(), rest.stream()), (1, Some(B), Some(A)));
         let (none, all) = mixed().without(&HashSet::from([stream_key("{}")]));
         assert_eq!((none.len(), all.len()), (0, 5));
+    }
+
+    #[test]
+    fn bodies_of_one_stream_become_one_element() {
+        let bodies = [body_of(&[(A, 5, "a1"), (A, 6, "a2")]), body_of(&[(A, 4, "a0")])];
+        let of = |bodies: &[Vec<u8>]| merge(bodies.iter().map(Vec::as_slice));
+        let merged = of(&bodies).unwrap();
+        assert_eq!(read(&merged).unwrap().elements, 1);
+        let expected = ["a1", "a2", "a0"].map(|line| (A.to_owned(), line.to_owned()));
+        assert_eq!(lines(&Part::of(&merged)), expected);
+        assert_eq!(of(&[merged]), None, "it is one already");
+        assert_eq!(of(&[body_of(&[(A, 5, "a1"), (B, 6, "b1")])]), None);
+        assert_eq!(of(&[b"no snappy".into(), body_of(&[(A, 5, "a1")])]), None);
     }
 
     #[test]

@@ -103,6 +103,12 @@ impl Job {
         self.pieces.iter().map(|piece| u64::from(piece.frame.entries)).sum()
     }
 
+    /// Whether all of it is known to be of one stream.
+    #[must_use]
+    pub fn is_one_stream(&self) -> bool {
+        self.stream().is_some()
+    }
+
     /// Its one stream, where it is known to be one.
     fn stream(&self) -> Option<u64> {
         let of = |piece: &Piece| match &piece.part {
@@ -118,7 +124,7 @@ impl Job {
     pub fn history(&self, passes: u64) -> History {
         History {
             single: self.entries() == 1,
-            one_stream: self.stream().is_some(),
+            one_stream: self.is_one_stream(),
             failures: self.failures + 1,
             others_pass: self.failures > 0 && passes > self.passes_before,
         }

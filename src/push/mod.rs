@@ -1,5 +1,5 @@
-//! Frames become one HTTP push: their snappy blocks joined, nothing decompressed. And the client that
-//! posts it:
+//! Frames become one HTTP push: their snappy blocks joined, nothing decompressed but what is of one
+//! stream alone. And the client that posts it:
 //!
 //! - [`address`]: where connections go;
 //! - [`proxy`]: through which proxy;
@@ -19,9 +19,9 @@ mod wire;
 
 pub use reply::Reply;
 
-use crate::block;
-use crate::track::Piece;
+use crate::track::{Job, Piece};
 use crate::verdict::Answer;
+use crate::{block, part};
 use address::Addresses;
 use auth::Authorization;
 use proxy::Way;
@@ -44,6 +44,17 @@ impl Push {
         let raw_bytes = pieces.iter().map(|piece| u64::from(piece.frame.raw_len)).sum();
         let body = block::join(pieces.iter().map(|piece| &piece.frame.body[..]), raw_bytes);
         Push { tenant, body }
+    }
+
+    /// What a track gives. A stream that is sent alone may be limited, and goes as a single element:
+    /// Loki hides nothing of it then.
+    #[must_use]
+    pub fn of(tenant: Arc<str>, job: &Job) -> Push {
+        let bodies = || job.pieces.iter().map(|piece| &piece.frame.body[..]);
+        match job.is_one_stream().then(|| part::merge(bodies())).flatten() {
+            Some(body) => Push { tenant, body },
+            None => Push::new(tenant, &job.pieces),
+        }
     }
 }
 
