@@ -2,9 +2,11 @@
 //! with Loki's words, and nothing is lost.
 //!
 //! - [`tenants`]: one that is refused holds up no other;
-//! - [`lines`]: one bad line among many, and old ones.
+//! - [`lines`]: one bad line among many, and old ones;
+//! - [`streams`]: one in trouble, new, hot and late ones.
 
 mod ask;
 
 mod lines;
+mod streams;
 mod tenants;
