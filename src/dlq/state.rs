@@ -31,6 +31,9 @@ pub(super) struct State<D: Disk + Clone> {
     tail: Option<Place>,
     /// The disk had no room for a segment: this is tried for itself before the log is given anything.
     disk_full: bool,
+    /// So much was settled, or stands empty at the ends of segments, when moving everything once made
+    /// no room: only with more than that it is worth trying again.
+    fruitless: u64,
     dropped: u64,
     damaged_frames: u64,
 }
@@ -72,6 +75,7 @@ impl<D: Disk + Clone> State<D> {
             index: Index::default(),
             tail: None,
             disk_full: false,
+            fruitless: 0,
             dropped: 0,
             damaged_frames: 0,
         };
@@ -297,10 +301,15 @@ impl<D: Disk + Clone> State<D> {
 
     /// Has room for so much, by what the policy allows.
     async fn make_room(&mut self, bytes: u64) -> Result<(), DlqError> {
+        let mut moves = self.wal().disk_bytes() / self.options.segment_bytes;
         while !self.fits(bytes, self.reserve()) {
-            let settled = self.wal().disk_bytes().saturating_sub(self.index.bytes());
-            if settled >= 3 * self.options.segment_bytes && self.move_oldest().await? {
-                continue;
+            if self.may_gain(3) {
+                if moves == 0 {
+                    self.fruitless = self.settled_bytes();
+                } else if self.move_oldest().await? {
+                    moves -= 1;
+                    continue;
+                }
             }
             let oldest = self.index.oldest_segment();
             if self.options.when_full == WhenFull::Keep || oldest.is_empty() {
@@ -342,12 +351,26 @@ impl<D: Disk + Clone> State<D> {
         Ok(())
     }
 
-    fn should_move(&self) -> bool {
+    /// What is settled, and what stands empty at the ends of segments.
+    fn settled_bytes(&self) -> u64 {
+        self.wal().disk_bytes().saturating_sub(self.index.bytes())
+    }
+
+    /// Whether moving frames may give back space: so many segments are settled, and more than there
+    /// were when that was tried in vain.
+    fn may_gain(&mut self, segments: u64) -> bool {
+        let (settled, segment_bytes) = (self.settled_bytes(), self.options.segment_bytes);
+        self.fruitless = self.fruitless.min(settled);
+        let tried = self.fruitless > 0 && settled < self.fruitless + segment_bytes;
+        settled >= segments * segment_bytes && !tried
+    }
+
+    fn should_move(&mut self) -> bool {
         let Options { segment_bytes, bytes_max, .. } = self.options;
         let used = self.wal().disk_bytes();
         let waiting: u64 = self.index.oldest_segment().iter().map(|info| info.bytes).sum();
-        let settled = used.saturating_sub(self.index.bytes());
-        let in_reserve = used + self.reserve() > bytes_max && settled >= 2 * segment_bytes;
+        let in_reserve = used + self.reserve() > bytes_max && self.may_gain(2);
+        let settled = self.settled_bytes();
         used * 2 > bytes_max && (waiting * 2 < segment_bytes || settled * 2 > used || in_reserve)
     }
 
