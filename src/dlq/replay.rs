@@ -1,6 +1,7 @@
 //! Entries become pushes again, and what the sink says to them.
 //!
-//! [`frames`] makes parts of one tenant each; a part is a push, and where it is refused, its halves
+//! [`frames`] makes parts of one stream each (of several, Loki hides what it refuses of all but the
+//! last, and what is here may be limited); a part is a push, and where it is refused, its halves
 //! are tried, down to the entry that is refused alone. What an entry is sent as is fixed once, so
 //! that an entry that is sent twice is the same both times.
 
@@ -8,6 +9,7 @@ use super::record::{Reason, Record};
 use crate::batch::{Batch, put_metadata};
 use crate::handoff::Frame;
 use crate::labels;
+use crate::part::stream_key;
 use crate::verdict::Answer;
 use io::format::Seq;
 use std::borrow::Cow;
@@ -44,7 +46,7 @@ impl Stamps {
     }
 }
 
-/// Entries of one tenant that go out as one push.
+/// Entries of one stream of one tenant that go out as one push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
     tenant: &'a str,
@@ -61,8 +63,7 @@ struct Entry<'a> {
     restamped: bool,
 }
 
-/// Parts of one tenant each that hold all of the records: streams as a whole, their entries in
-/// their order. `labels` are added, in place of those of the same name; with `restamp` entries get
+/// Parts of one stream each that hold all of the records, their entries in their order. `labels` are added, in place of those of the same name; with `restamp` entries get
 /// the present time.
 #[must_use]
 pub fn frames<'a>(
@@ -89,15 +90,17 @@ pub fn frames<'a>(
     }
     let mut parts = Vec::new();
     for (tenant, streams) in tenants {
-        let mut bytes = usize::MAX;
-        for entry in streams.into_iter().flatten() {
-            let more = entry.bytes();
-            if bytes.saturating_add(more) > PART_BYTES_MAX {
-                parts.push(Part { tenant, entries: Vec::new() });
-                bytes = 0;
+        for stream in streams {
+            let mut bytes = usize::MAX;
+            for entry in stream {
+                let more = entry.bytes();
+                if bytes.saturating_add(more) > PART_BYTES_MAX {
+                    parts.push(Part { tenant, entries: Vec::new() });
+                    bytes = 0;
+                }
+                bytes += more;
+                parts.last_mut().expect("just made").entries.push(entry);
             }
-            bytes += more;
-            parts.last_mut().expect("just made").entries.push(entry);
         }
     }
     parts
@@ -132,29 +135,29 @@ impl Part<'_> {
     pub fn frame(&self) -> Frame {
         let mut batch = Batch::default();
         let mut metadata = Vec::new();
-        for stream in self.entries.chunk_by(|a, b| a.labels == b.labels) {
-            let arrived_ns = stream.iter().map(|entry| entry.record.arrived_ns).min();
-            let mut element = batch.element(&stream[0].labels, arrived_ns.unwrap_or_default());
-            for Entry { record, timestamp_ns, restamped, .. } in stream {
-                metadata.clear();
-                for (name, value) in &record.metadata {
-                    put_metadata(&mut metadata, name, value);
-                }
-                // One that was sent so before and came back has it already.
-                let has = record.metadata.iter().any(|(name, _)| name == ORIGINAL_TIMESTAMP);
-                if *restamped && !has {
-                    let own = record.timestamp_ns.to_string();
-                    put_metadata(&mut metadata, ORIGINAL_TIMESTAMP, &own);
-                }
-                element.push((*timestamp_ns).max(0), &record.line, &metadata);
+        let arrived_ns = self.entries.iter().map(|entry| entry.record.arrived_ns).min();
+        let labels = &*self.entries.first().expect("a part holds something").labels;
+        let mut element = batch.element(labels, arrived_ns.unwrap_or_default());
+        for Entry { record, timestamp_ns, restamped, .. } in &self.entries {
+            metadata.clear();
+            for (name, value) in &record.metadata {
+                put_metadata(&mut metadata, name, value);
             }
+            // One that was sent so before and came back has it already.
+            let has = record.metadata.iter().any(|(name, _)| name == ORIGINAL_TIMESTAMP);
+            if *restamped && !has {
+                let own = record.timestamp_ns.to_string();
+                put_metadata(&mut metadata, ORIGINAL_TIMESTAMP, &own);
+            }
+            element.push((*timestamp_ns).max(0), &record.line, &metadata);
         }
+        drop(element);
         let oldest_arrival_ns = batch.oldest_arrival_ns();
         let block = batch.compress();
         Frame {
             seq: Seq::NONE,
             tenant: self.tenant.into(),
-            stream: 0,
+            stream: stream_key(labels),
             oldest_arrival_ns,
             oldest_stamp_ns: block.oldest_stamp_ns,
             earlier_run: false,
@@ -252,6 +255,7 @@ fn answer_to(
 
 /// By Loki's words: it has no codes for them.
 pub fn reason_of(status: u16, text: &str) -> Reason {
+    let text = text.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["timestamp too old", "too far behind"]) {
         Reason::TooOld
@@ -279,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_of_one_tenant_with_streams_as_a_whole_in_their_order() {
+    fn parts_are_of_one_stream_with_its_entries_in_their_order() {
         let records = [
             record("b", "x", "line-0", 5),
             record("a", "y", "line-1", 9),
@@ -289,15 +293,16 @@ mod tests {
         ];
         let parts = frames(&records, &BTreeMap::new(), None);
         let of: Vec<Vec<usize>> = parts.iter().map(|part| part.records().collect()).collect();
-        assert_eq!(of, [vec![1], vec![0, 3, 4, 2]]);
+        assert_eq!(of, [vec![1], vec![0, 3, 4], vec![2]]);
         let frame = parts[1].frame();
-        assert_eq!((&*frame.tenant, frame.entries), ("b", 4));
+        assert_eq!((&*frame.tenant, frame.entries), ("b", 3));
+        assert_eq!(frame.stream, stream_key("{job=\"x\"}"));
         let text = raw(&parts[1]);
-        let places: Vec<usize> = ["job=\"x\"", "line-0", "line-3", "line-4", "job=\"z\"", "line-2"]
+        let places: Vec<usize> = ["job=\"x\"", "line-0", "line-3", "line-4"]
             .map(|text_part| text.find(text_part).unwrap())
             .into();
         assert!(places.is_sorted(), "{places:?}");
-        assert_eq!(text.matches("job=").count(), 2);
+        assert_eq!(text.matches("job=").count(), 1);
         let large: Vec<Record> =
             (0..9).map(|n| record("a", "x", &"x".repeat(400_000), n)).collect();
         let parts = frames(&large, &BTreeMap::new(), None);
@@ -315,7 +320,7 @@ mod tests {
         let mut stamps = Stamps::new(1000);
         let parts = frames(&records, &more, Some(&mut stamps));
         let entry = |entry: &Entry<'_>| (entry.at, entry.labels.to_string(), entry.timestamp_ns);
-        let found: Vec<_> = parts[0].entries.iter().map(entry).collect();
+        let found: Vec<_> = parts.iter().flat_map(|part| &part.entries).map(entry).collect();
         let labels = || "{job=\"y\", replayed=\"a\\\"b\"}".to_owned();
         let expected = [
             (0, labels(), 1000),
@@ -324,13 +329,28 @@ mod tests {
             (1, "{job=\"other\"".to_owned(), 1000),
         ];
         assert_eq!(found, expected);
-        let text = raw(&parts[0]);
+        let text: String = parts.iter().map(raw).collect();
         assert_eq!(text.matches(ORIGINAL_TIMESTAMP).count(), 4);
         assert!(text.contains("77"));
         let next = frames(&records[3..], &more, Some(&mut stamps));
         assert_eq!(next[0].entries[0].timestamp_ns, 1003);
         let [first, second] = parts[0].clone().halves().unwrap();
         assert_eq!([first.entries, second.entries].concat(), parts[0].entries);
+    }
+
+    #[test]
+    fn lokis_words_have_their_reasons() {
+        for (status, text, reason) in [
+            (400, "entry for stream '{}' has timestamp too old: x", Reason::TooOld),
+            (400, "entry too far behind, entry timestamp is: x", Reason::TooOld),
+            (400, "Max entry size '262144' bytes exceeded for stream '{}'", Reason::TooLarge),
+            (413, "request body too large", Reason::TooLarge),
+            (429, "Maximum active stream limit exceeded when", Reason::StreamLimited),
+            (429, "Per stream rate limit exceeded (limit: 3MB/sec)", Reason::StreamLimited),
+            (400, "stream '{}' has duplicate label name", Reason::Refused),
+        ] {
+            assert_eq!(reason_of(status, text), reason, "{text}");
+        }
     }
 
     fn status(code: u16, text: &str) -> Answer {
