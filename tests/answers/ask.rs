@@ -7,6 +7,7 @@ use bench::stub::Kept;
 use log_capturer::dlq::Record;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::{Command, Output};
 
 pub const SECOND: i64 = 1_000_000_000;
@@ -56,6 +57,17 @@ pub fn push(product: &Product, tenant: &str, streams: &[Pushed]) {
     assert_eq!(answer.status(), 204, "{text}");
 }
 
+/// Streams that Loki knows, so that they may travel with others.
+pub fn make_known(bed: &Bed, product: &Product, jobs: &[&str]) {
+    let before = bed.stub.entries().len();
+    for job in jobs {
+        push(product, "", &[Pushed::now(job, ["first".into()])]);
+    }
+    bed.entries(before + jobs.len());
+    let unacked = "log_capturer_wal_unacked_frames";
+    eventually("all is acked", product, || product.metric(unacked).unwrap() == 0.0);
+}
+
 /// `count` lines of a name, with their numbers.
 pub fn numbered(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{name} {n}")).collect()
@@ -66,6 +78,14 @@ pub fn get(product: &Product, path: &str) -> Value {
     let text = answer.body_mut().read_to_string().unwrap();
     assert_eq!(answer.status(), 200, "{text}");
     serde_json::from_str(&text).unwrap()
+}
+
+/// The status and the text.
+pub fn order(product: &Product, path: &str, body: &str) -> (u16, Value) {
+    let url = format!("http://{}{path}", product.api);
+    let mut answer = agent().post(url).content_type("application/json").send(body).unwrap();
+    let text = answer.body_mut().read_to_string().unwrap();
+    (answer.status().as_u16(), serde_json::from_str(&text).unwrap())
 }
 
 /// What `GET /sinks` says of each tenant of the sink.
@@ -100,6 +120,17 @@ pub fn exported(bed: &Bed) -> Vec<Record> {
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// As an operator's configuration: it names the port that this process has.
+pub fn config_of(bed: &Bed, product: &Product) -> String {
+    let yaml = bed.setup.yaml();
+    let listen = format!("server:\n  listen: \"{}\"", product.api);
+    let named = yaml.replacen("server:\n  listen: \"127.0.0.1:0\"", &listen, 1);
+    assert_ne!(named, yaml);
+    let path = bed.setup.dir.join("operator.yaml");
+    fs::write(&path, named).unwrap();
+    path.display().to_string()
 }
 
 pub fn command(args: &[&str]) -> Output {

@@ -3,10 +3,12 @@
 //!
 //! - [`tenants`]: one that is refused holds up no other;
 //! - [`lines`]: one bad line among many, and old ones;
-//! - [`streams`]: one in trouble, new, hot and late ones.
+//! - [`streams`]: one in trouble, new, hot and late ones;
+//! - [`letters`]: the dead-letter queue of a running process.
 
 mod ask;
 
+mod letters;
 mod lines;
 mod streams;
 mod tenants;

@@ -1,11 +1,12 @@
 //! Streams of which Loki refuses something: they hold up no other, and what Loki hides is not sent
 //! where it could hide it.
 
-use super::ask::{HOUR, Pushed, letters, line, numbered, push, stored_of, text, wait_for_letters};
+use super::ask::{
+    HOUR, Pushed, letters, line, make_known, numbered, push, stored_of, text, wait_for_letters,
+};
 use crate::bed::{Bed, PATIENCE, eventually, stop};
 use bench::load::{self, Rotation, Workload, Writer};
 use bench::measure::now_ns;
-use bench::product::Product;
 use bench::stub::{Fault, Limits, Rate, Reason as Refused, Travels};
 use log_capturer::dlq::{Reason, Record};
 use std::collections::BTreeSet;
@@ -13,17 +14,6 @@ use std::time::Duration;
 
 fn job(name: &str) -> String {
     format!("{{job=\"{name}\"}}")
-}
-
-/// Streams that Loki knows, so that they may travel with others.
-fn make_known(bed: &Bed, product: &Product, jobs: &[&str]) {
-    let before = bed.stub.entries().len();
-    for job in jobs {
-        push(product, "", &[Pushed::now(job, ["first".into()])]);
-    }
-    bed.entries(before + jobs.len());
-    let unacked = "log_capturer_wal_unacked_frames";
-    eventually("all is acked", product, || product.metric(unacked).unwrap() == 0.0);
 }
 
 #[test]
