@@ -7,7 +7,7 @@ use super::ask::{
 use crate::bed::{Bed, PATIENCE, eventually, stop};
 use bench::load::{self, Rotation, Workload, Writer};
 use bench::measure::now_ns;
-use bench::stub::{Fault, Limits, Rate, Reason as Refused, Travels};
+use bench::stub::{Away, Fault, Limits, Rate, Reason as Refused, Travels};
 use log_capturer::dlq::{Reason, Record};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -214,5 +214,33 @@ fn late_lines_travel_alone_and_those_too_far_behind_are_found() {
     assert_eq!(stored_of(&bed, "other")[1..], numbered("new", 20));
     assert!(bed.stub.stats().refused[&Refused::TooFarBehind] > 0);
     assert_nothing_was_hidden(&bed);
+    stop(product);
+}
+
+/// Streams that each come at less than half of Loki's rate, and after an outage all at once.
+#[test]
+fn what_waited_through_an_outage_is_not_sent_in_company_faster_than_loki_takes_it() {
+    let mut bed = Bed::new();
+    let rate = Rate { bytes_per_second: 1 << 20, burst_bytes: 2 << 20 };
+    bed.stub.set_limits(Limits { stream_rate: Some(rate), ..Limits::loki() });
+    bed.setup.sink_keys.push("limits: { stream_rate: 1MiB }".into());
+    let product = bed.start();
+    bed.append("app-0.log", "first\n");
+    bed.append("app-1.log", "first\n");
+    bed.entries(2);
+    let unacked = "log_capturer_wal_unacked_frames";
+    eventually("all is acked", &product, || product.metric(unacked).unwrap() == 0.0);
+    bed.stub.go_away(Away::Refusing);
+    // Some 280 KiB a second of each, for twelve seconds.
+    let written = bed.writer(3_000, 36_000, Rotation::Never).wait().unwrap();
+    bed.stub.come_back();
+    let all = bed.stub.wait_for_lines(written.lines_in_all(), PATIENCE);
+    let stats = bed.stub.stats();
+    assert!(all, "{stats:?}\n{}", product.log());
+    assert!(stats.refused[&Refused::StreamRate] > 0, "{stats:?}");
+    assert_eq!(stats.entries_hidden, 0, "{stats:?}");
+    let verified = bed.stub.verify(&written);
+    assert_eq!((verified.lost, verified.repeated_visibly, verified.out_of_order), (0, 0, 0));
+    assert_eq!(letters(&product), 0);
     stop(product);
 }
