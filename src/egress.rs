@@ -32,6 +32,8 @@ pub struct Options {
     pub push_bytes_max: usize,
     /// Entries older than this are not sent.
     pub age_max: Duration,
+    /// Bytes a second that the sink takes of a stream.
+    pub stream_rate: u64,
 }
 
 /// What all senders of a sink share.
@@ -65,6 +67,8 @@ struct Claim {
     job: Job,
 }
 
+/// What came longer ago has waited.
+const BEHIND_NS: i64 = 2_000_000_000;
 /// While the sink refuses service, it is asked this often.
 const HOLD_INTERVAL: Duration = Duration::from_secs(5);
 /// A clock that is off by less is not off: answers have full seconds, and take their time.
@@ -173,6 +177,8 @@ impl Egress {
                 now,
                 oldest_ns: self.oldest_ns(),
                 bytes_max: self.options.push_bytes_max,
+                behind_ns: perf::clock::unix_ns().saturating_sub(BEHIND_NS),
+                stream_bytes_max: self.options.stream_rate / 2,
                 probe,
             };
             let job = track.next(terms);

@@ -330,6 +330,7 @@ pub fn egress(sink: &Sink) -> egress::Options {
         tenant: loki.tenant.as_str().into(),
         push_bytes_max: loki.push_bytes_max,
         age_max: loki.age_max,
+        stream_rate: loki.limits.stream_rate,
     }
 }
 

@@ -101,6 +101,17 @@ impl Part {
         self.entries.iter().map(|at| self.entry(*at).stamp_ns).min().unwrap_or(i64::MAX)
     }
 
+    /// What each stream's entries come to, by its key.
+    #[must_use]
+    pub fn bytes_by_stream(&self) -> Vec<(u64, u64)> {
+        let same = |a: &u32, b: &u32| self.entry(*a).stream == self.entry(*b).stream;
+        let of = |entries: &[u32]| {
+            let labels = &self.content.labels[self.entry(entries[0]).stream];
+            (stream_key(labels), entries.iter().map(|at| self.entry(*at).at.len() as u64).sum())
+        };
+        self.entries.chunk_by(same).map(of).collect()
+    }
+
     /// Two halves, cut between streams where there are several; only of one with more than one entry.
     #[must_use]
     pub fn halves(&self) -> (Part, Part) {
@@ -275,6 +286,9 @@ pub mod tests {
         let (first, second) = second.halves();
         assert_eq!((first.len(), second.len()), (1, 2));
         assert_eq!(mixed().stream(), None);
+        let bytes = mixed().bytes_by_stream();
+        assert_eq!(bytes.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [A, B].map(stream_key));
+        assert_eq!(bytes[0].1 * 3, bytes[1].1 * 2, "entries of one size");
     }
 
     #[test]

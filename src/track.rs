@@ -5,7 +5,8 @@
 //! many streams. A stream that travels alone has a queue of its own: it was sealed so (new, hot or
 //! late: see [`crate::alone`]), or it is in *trouble*: something of it was refused or limited. While a
 //! stream is in trouble, the frames of queue 0 are taken apart and its entries put behind the others
-//! in its own queue, so that it keeps its order and nobody waits for it.
+//! in its own queue, so that it keeps its order and nobody waits for it. The same is done with a stream
+//! that would go faster in company than the sink takes it, where frames had to wait.
 //!
 //! A push that is refused is sent again in halves until what is refused is found: first of its frames,
 //! then between the streams of a frame, then of a stream. Which pieces go together then is the *plan*.
@@ -14,6 +15,7 @@ use crate::handoff::Frame;
 use crate::part::{Part, stream_key};
 use crate::verdict::{History, Reason};
 use io::format::Seq;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -138,6 +140,10 @@ pub struct Terms {
     /// Older entries are not sent: the sink would refuse them.
     pub oldest_ns: i64,
     pub bytes_max: usize,
+    /// What came before this has waited: it may come faster now than it came here.
+    pub behind_ns: i64,
+    /// So much of a stream may go in company within a second.
+    pub stream_bytes_max: u64,
     /// The sink is failing: no more than one piece, to see whether it still is.
     pub probe: bool,
 }
@@ -174,6 +180,33 @@ struct Queue {
     split_bytes: Option<usize>,
 }
 
+/// What goes of a stream, where frames that waited are sent.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    bytes: u64,
+    /// In the time before.
+    before: u64,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Pace {
+        Pace { since: now, bytes: 0, before: 0 }
+    }
+
+    fn look(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.since);
+        if passed >= PACE_TIME {
+            let before = if passed < 2 * PACE_TIME { self.bytes } else { 0 };
+            *self = Pace { since: now, bytes: 0, before };
+        }
+    }
+
+    fn is_above(&self, bytes_max: u64) -> bool {
+        self.bytes.max(self.before) > bytes_max
+    }
+}
+
 /// A frame of which parts are under way.
 #[derive(Debug)]
 struct Open {
@@ -189,6 +222,8 @@ pub struct Track {
     troubled: HashSet<u64>,
     /// The last mixed frame that was taken in, wherever it is now.
     newest_mixed: Seq,
+    /// Of each stream in frames that waited; afterwards of those that are too fast still.
+    paces: HashMap<u64, Pace>,
     acks: Vec<Ack>,
     /// The queue that went last: the others have their turn first.
     last: u64,
@@ -204,6 +239,9 @@ pub struct Track {
 const OVERSIZE_MAX: u32 = 3;
 
 const MIXED: u64 = 0;
+
+/// How fast streams go is looked at this often.
+const PACE_TIME: Duration = Duration::from_secs(1);
 
 impl Track {
     /// Takes in a frame; those of a track come in their order.
@@ -292,8 +330,12 @@ impl Track {
 
     /// The next push of one queue. What is too old for the sink, or of a stream in trouble, leaves it.
     fn take(&mut self, key: u64, terms: Terms) -> Option<Job> {
-        let most = if key == MIXED { usize::MAX } else { ALONE_BYTES_MAX };
-        let bytes_max = self.bytes_max(terms).min(most);
+        let mut bytes_max = self.bytes_max(terms);
+        if key != MIXED {
+            // What is limited by the second is taken as a whole or not at all.
+            let second = usize::try_from(terms.stream_bytes_max.saturating_mul(2));
+            bytes_max = bytes_max.min(second.unwrap_or(usize::MAX)).min(ALONE_BYTES_MAX);
+        }
         let mut pieces: Vec<Piece> = Vec::new();
         let mut bytes = 0;
         let planned = self.queue(key).plan.pop_front();
@@ -301,7 +343,7 @@ impl Track {
         let mut looked_at = 0;
         while looked_at < pieces_max {
             let Some(piece) = self.pop(key) else { break };
-            let Some(piece) = self.prepare(key, piece, terms.oldest_ns) else {
+            let Some(piece) = self.prepare(key, piece, terms) else {
                 // Nothing is left of it; where a plan counted it, it has had its turn.
                 looked_at += usize::from(planned.is_some());
                 continue;
@@ -318,6 +360,10 @@ impl Track {
         if pieces.is_empty() {
             // All that a plan named has left: what comes behind it goes on.
             return planned.and_then(|_| self.take(key, terms));
+        }
+        if let Some(pace) = self.paces.get_mut(&key) {
+            pace.look(terms.now);
+            pace.bytes += bytes as u64;
         }
         let queue = self.queue(key);
         queue.in_flight = Some(pieces[0].seq());
@@ -338,22 +384,24 @@ impl Track {
     }
 
     /// A piece as it may go out of queue `key` now, or nothing where nothing of it may.
-    fn prepare(&mut self, key: u64, piece: Piece, oldest_ns: i64) -> Option<Piece> {
-        let old = piece.frame.oldest_stamp_ns < oldest_ns;
-        let mixed = key == MIXED && !self.troubled.is_empty();
-        if !old && !mixed {
+    fn prepare(&mut self, key: u64, piece: Piece, terms: Terms) -> Option<Piece> {
+        let old = piece.frame.oldest_stamp_ns < terms.oldest_ns;
+        let behind = piece.frame.oldest_arrival_ns < terms.behind_ns;
+        let paced = key == MIXED && (behind || !self.paces.is_empty());
+        if !old && !paced && (key != MIXED || self.troubled.is_empty()) {
             return Some(piece);
         }
         let mut part = piece.part();
         let entries = part.len();
         let mut gone = Vec::new();
         if old {
-            let (old, rest) = part.by_age(oldest_ns);
+            let (old, rest) = part.by_age(terms.oldest_ns);
             part = rest;
             gone.push(old);
         }
+        let too_fast = if paced { self.pace(&part, behind, terms) } else { Vec::new() };
         let mut side = Vec::new();
-        if mixed {
+        if key == MIXED && !self.troubled.is_empty() {
             (side, part) = part.without(&self.troubled);
         }
         if part.len() == entries {
@@ -369,13 +417,44 @@ impl Track {
         }
         for part in side {
             let key = stream_key(part.stream().expect("each is one stream"));
-            let side = Piece::of_part(&piece.frame, part);
+            let mut side = Piece::of_part(&piece.frame, part);
+            if too_fast.contains(&key) {
+                // What came before of it may go out in company just now.
+                side.after = piece.seq().previous();
+            }
             // Behind what is older; it may have travelled alone again since.
             let pieces = &mut self.queue(key).pieces;
             let at = pieces.partition_point(|other| other.seq() <= side.seq());
             pieces.insert(at, side);
         }
         (left > 0).then(|| Piece::of_part(&piece.frame, part))
+    }
+
+    /// In the company of others goes only what is under no limit of its own, as far as that shows where
+    /// it comes in. What waited comes out faster: of a stream that is too fast now, the rest leaves
+    /// queue 0. Gives those that begin to.
+    fn pace(&mut self, part: &Part, behind: bool, terms: Terms) -> Vec<u64> {
+        let Terms { now, stream_bytes_max, .. } = terms;
+        self.paces.values_mut().for_each(|pace| pace.look(now));
+        if !behind {
+            self.paces.retain(|_, pace| pace.is_above(stream_bytes_max));
+        }
+        let mut too_fast = Vec::new();
+        for (key, bytes) in part.bytes_by_stream() {
+            let pace = match self.paces.entry(key) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) if behind => new.insert(Pace::new(now)),
+                Entry::Vacant(_) => continue,
+            };
+            if !self.troubled.contains(&key) {
+                pace.bytes += bytes;
+                if pace.is_above(stream_bytes_max) {
+                    self.troubled.insert(key);
+                    too_fast.push(key);
+                }
+            }
+        }
+        too_fast
     }
 
     fn queue(&mut self, key: u64) -> &mut Queue {
@@ -700,7 +779,8 @@ mod tests {
 
     fn terms() -> Terms {
         let now = Instant::now();
-        Terms { now, oldest_ns: 0, bytes_max: 2000, probe: false }
+        let (behind_ns, stream_bytes_max) = (i64::MIN, u64::MAX);
+        Terms { now, oldest_ns: 0, bytes_max: 2000, behind_ns, stream_bytes_max, probe: false }
     }
 
     fn frame(seq: u64, entries: &[(usize, i64, String)], stream: Option<usize>) -> Frame {
@@ -775,7 +855,11 @@ mod tests {
             sink.poison.remove(&others);
             let last = all.last().unwrap().0;
             sink.limited.remove(&labels(last));
-            let terms = Terms { oldest_ns: old_until, ..terms() };
+            let mut terms = Terms { oldest_ns: old_until, ..terms() };
+            if random(3) == 0 {
+                terms.behind_ns = i64::MAX;
+                terms.stream_bytes_max = 100 + random(2000) as u64;
+            }
             let (mut seqs, rejected) = drain(&mut track, &mut sink, terms);
             seqs.retain(|seq| seq.0 < 1_000_000);
             seqs.sort();

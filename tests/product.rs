@@ -10,6 +10,7 @@
 //! - [`gateway`]: TLS, auth, proxies and whatever else is before Loki;
 //! - [`sink`]: what Loki answers, or does not;
 //! - [`several`]: several sinks and tenants;
+//! - [`answers`]: every answer in depth: tenants, bad lines, limits, clocks, dead letters;
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies, taken in by the library;
@@ -19,6 +20,7 @@
 mod bed;
 
 mod abuse;
+mod answers;
 mod clients;
 mod corpora;
 mod dlq;

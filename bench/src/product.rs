@@ -59,6 +59,8 @@ pub struct Setup {
     pub url: String,
     /// More keys of the sink.
     pub sink_keys: Vec<String>,
+    /// More sinks, each a line such as `other: { type: loki, url: "http://127.0.0.1:3100" }`.
+    pub more_sinks: Vec<String>,
     /// More keys of `server`.
     pub server_keys: Vec<String>,
     pub cores: String,
@@ -78,6 +80,7 @@ impl Setup {
             file_keys: Vec::new(),
             url: url.into(),
             sink_keys: Vec::new(),
+            more_sinks: Vec::new(),
             server_keys: Vec::new(),
             cores: "{}".into(),
             wal: "{}".into(),
@@ -101,10 +104,11 @@ impl Setup {
     pub fn yaml(&self) -> String {
         let file_keys: String = self.file_keys.iter().map(|key| format!("      {key}\n")).collect();
         let sink_keys: String = self.sink_keys.iter().map(|key| format!("    {key}\n")).collect();
+        let more_sinks: String = self.more_sinks.iter().map(|sink| format!("  {sink}\n")).collect();
         let server_keys: String = self.server_keys.iter().map(|key| format!("  {key}\n")).collect();
         format!(
             "version: 1\ndata_dir: {:?}\ndrain_timeout: {}\ncores: {}\nsources:\n  files:\n    \
-             - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}wal: {}\n\
+             - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}{more_sinks}wal: {}\n\
              server:\n  listen: \"127.0.0.1:0\"\n{server_keys}\
              metrics: {{ listen: \"127.0.0.1:0\" }}\n",
             self.data_dir(),

@@ -63,7 +63,8 @@ struct Entry<'a> {
     restamped: bool,
 }
 
-/// Parts of one stream each that hold all of the records, the entries of a stream in their order. `labels` are added, in place of those of the same name; with `restamp` entries get
+/// Parts of one stream each that hold all of the records, the entries of a stream in their order.
+/// `labels` are added, in place of those of the same name; with `restamp` entries get
 /// the present time.
 #[must_use]
 pub fn frames<'a>(

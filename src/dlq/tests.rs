@@ -341,6 +341,41 @@ fn the_oldest_make_room_where_they_may_and_are_counted() {
     assert!(matches!(error, PutError::Full { left, .. } if left.len() == 5000));
 }
 
+/// Each segment holds two of them and stands half empty: nothing is gained by moving them.
+#[test]
+fn large_entries_that_leave_segments_half_empty_fill_the_quota_and_no_more() {
+    let large = |n: u64| {
+        let mut seed = n;
+        let noise: String = (0..1400).map(|_| format!("{:016x}", random(&mut seed))).collect();
+        Record { line: format!("{n} {noise}").into_bytes(), ..record(n) }
+    };
+    let number = |record: &Record| -> u64 {
+        String::from_utf8_lossy(&record.line).split(' ').next().unwrap().parse().unwrap()
+    };
+    for when_full in [WhenFull::Keep, WhenFull::DropOldest] {
+        let disk = SimDisk::default();
+        let (dlq, _) = run(Dlq::open(disk, options(when_full))).unwrap();
+        let mut dropped = 0;
+        for n in 0..100 {
+            match run(dlq.put(&[large(n)])) {
+                Ok(stored) => dropped += stored.dropped,
+                Err(error) => {
+                    assert!(matches!(error, PutError::Full { .. }), "{error}");
+                    assert_eq!(when_full, WhenFull::Keep);
+                }
+            }
+        }
+        let there: Vec<u64> =
+            all(&dlq).iter().flat_map(|(_, records)| records.iter().map(number)).collect();
+        assert!(there.len() >= 8, "{there:?}");
+        match when_full {
+            WhenFull::Keep => assert!(there.len() < 100 && there[0] == 0),
+            WhenFull::DropOldest => assert_eq!(there, (dropped..100).collect::<Vec<_>>()),
+        }
+        assert!(dlq.stats().bytes <= dlq.stats().bytes_max);
+    }
+}
+
 #[test]
 fn one_old_entry_does_not_hold_the_quota() {
     let disk = SimDisk::default();

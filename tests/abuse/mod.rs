@@ -1,7 +1,7 @@
 //! Hostile, broken and slow clients: they are refused or cut, others are served, nothing that was
 //! answered with success is lost, and memory stays bounded.
 
-mod client;
+pub mod client;
 
 mod bodies;
 mod connections;

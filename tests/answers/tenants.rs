@@ -1,0 +1,146 @@
+//! One tenant that Loki refuses holds up no other.
+
+use super::ask::{Pushed, breakers, numbered, push, stored, taken_of};
+use crate::abuse::client::noise;
+use crate::bed::{Bed, PATIENCE, eventually, stop};
+use bench::measure::now_ns;
+use bench::product::Product;
+use bench::stub::Fault;
+
+const SLOW: &str = "slow";
+const LOCKED: &str = "locked";
+const WELL: &str = "well";
+
+const ROUNDS: usize = 20;
+const LINES: usize = 200;
+const LINE_BYTES: usize = 1000;
+const FEW: usize = 20;
+
+fn bed() -> Bed {
+    let mut bed = Bed::new();
+    bed.setup.server_keys = vec!["tenant_header: true".into()];
+    // Less than what waits.
+    bed.setup.wal = "{ ring_bytes_max: 1MiB }".into();
+    bed.setup.drain_timeout = "2s".into();
+    bed.stub.set_faults(vec![
+        Fault::Tenant { tenant: SLOW.into(), status: 429 },
+        Fault::Tenant { tenant: LOCKED.into(), status: 403 },
+    ]);
+    bed
+}
+
+/// Of a tenant that is refused: what does not fit into memory.
+fn large(tenant: &str, round: usize) -> Vec<String> {
+    let number = |n| (round * LINES + n) as u64;
+    (0..LINES).map(|n| format!("{tenant} {}", noise(number(n), LINE_BYTES))).collect()
+}
+
+fn small(round: usize) -> Vec<String> {
+    numbered(&format!("round {round}"), FEW)
+}
+
+/// One round of everybody; the one who is well gets it through at once.
+fn round(bed: &Bed, product: &Product, round: usize) {
+    for tenant in [SLOW, LOCKED] {
+        push(product, tenant, &[Pushed::now("a", large(tenant, round))]);
+    }
+    push(product, WELL, &[Pushed::now("a", small(round))]);
+    let expected = ((round + 1) * FEW) as u64;
+    eventually("the healthy tenant's lines arrive", product, || taken_of(bed, WELL) >= expected);
+}
+
+fn assert_refused(bed: &Bed) {
+    let stats = bed.stub.stats();
+    for tenant in [SLOW, LOCKED] {
+        let of = &stats.by_tenant[tenant];
+        assert!(of.pushes > 0, "{tenant} was tried");
+        assert_eq!(of.entries, 0, "{tenant}");
+    }
+    assert!(stats.faults.tenant >= 2, "{:?}", stats.faults);
+}
+
+/// Everything of everybody, once and in its order.
+fn assert_all_there(bed: &Bed, rounds: usize) {
+    for tenant in [SLOW, LOCKED] {
+        let expected: Vec<String> = (0..rounds).flat_map(|round| large(tenant, round)).collect();
+        let all = bed.stub.wait_until(PATIENCE, |stats| {
+            stats.by_tenant.get(tenant).is_some_and(|of| of.entries >= expected.len() as u64)
+        });
+        assert!(all, "{tenant} has {}\n{}", taken_of(bed, tenant), bed.product_log());
+        assert!(stored(bed, tenant) == expected, "{tenant} is in order");
+        assert_eq!(taken_of(bed, tenant), expected.len() as u64, "{tenant}: once");
+    }
+    let expected: Vec<String> = (0..rounds).flat_map(small).collect();
+    assert_eq!(stored(bed, WELL), expected);
+    assert_eq!(taken_of(bed, WELL), expected.len() as u64, "nothing is sent again");
+}
+
+#[test]
+fn tenants_that_are_refused_for_ever_hold_up_no_other_and_get_everything_once_they_are_not() {
+    let bed = bed();
+    let start_ms = now_ns() / 1_000_000;
+    let product = bed.start();
+    (0..ROUNDS).for_each(|n| round(&bed, &product, n));
+    assert_refused(&bed);
+    let seen = breakers(&product, "loki");
+    for (tenant, reason) in [(SLOW, "429: not for slow"), (LOCKED, "403: not for locked")] {
+        let of = &seen[tenant];
+        assert!(of["state"] == "open" || of["state"] == "half-open", "{of}");
+        assert!(of["reason"].as_str().unwrap().contains(reason), "{of}");
+        let since = of["since_unix_ms"].as_i64().unwrap();
+        assert!((start_ms..=now_ns() / 1_000_000).contains(&since), "{of}");
+        assert!(of["failures"].as_u64().unwrap() > 0, "{of}");
+    }
+    assert_eq!(seen[WELL]["state"], "closed");
+    assert_eq!(product.metric("log_capturer_breakers_open").unwrap(), 2.0);
+    let unacked = "log_capturer_wal_unacked_frames";
+    assert!(product.metric(unacked).unwrap() > 0.0);
+    bed.stub.heal();
+    assert_all_there(&bed, ROUNDS);
+    let closed = || breakers(&product, "loki").values().all(|of| of["state"] == "closed");
+    eventually("all are well", &product, closed);
+    eventually("all is acked", &product, || product.metric(unacked).unwrap() == 0.0);
+    stop(product);
+}
+
+#[test]
+fn restarts_while_tenants_are_refused_send_nothing_of_the_others_again() {
+    let bed = bed();
+    for n in 0..4 {
+        let product = bed.start();
+        round(&bed, &product, n);
+        // Exits with 0, whoever still waits.
+        stop(product);
+    }
+    assert_refused(&bed);
+    let product = bed.start();
+    round(&bed, &product, 4);
+    assert_refused(&bed);
+    assert_eq!(taken_of(&bed, WELL), 5 * FEW as u64, "nothing is sent again");
+    bed.stub.heal();
+    assert_all_there(&bed, 5);
+    stop(product);
+}
+
+#[test]
+fn kills_while_tenants_are_refused_lose_nothing() {
+    let bed = bed();
+    for n in 0..4 {
+        let product = bed.start();
+        round(&bed, &product, n);
+        product.kill();
+    }
+    assert_refused(&bed);
+    bed.stub.heal();
+    let product = bed.start();
+    for tenant in [SLOW, LOCKED] {
+        let expected: Vec<String> = (0..4).flat_map(|round| large(tenant, round)).collect();
+        eventually("a tenant that was refused gets all", &product, || {
+            stored(&bed, tenant).len() >= expected.len()
+        });
+        assert!(stored(&bed, tenant) == expected, "{tenant} is in order");
+    }
+    let expected: Vec<String> = (0..4).flat_map(small).collect();
+    assert_eq!(stored(&bed, WELL), expected, "byte for byte, where it was sent again");
+    stop(product);
+}
