@@ -16,7 +16,7 @@ use io::format::Seq;
 use io::uring::UringDisk;
 use perf::metrics;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,8 +62,9 @@ pub struct Letters {
     not_before: Cell<Option<Instant>>,
     full_said: Cell<bool>,
     replay: RefCell<Option<Replay>>,
-    /// How what was asked for is sent.
-    how: RefCell<How>,
+    /// How what was asked for is sent, by order: one may come before what the one before asked for
+    /// is sent.
+    hows: RefCell<BTreeMap<u64, How>>,
     /// An order is being carried out, by this task.
     obeying: Cell<bool>,
     task: RefCell<Option<glommio::Task<()>>>,
@@ -76,6 +77,8 @@ pub struct Letters {
 
 /// How often a queue that is full, or that has nothing due, is looked at again.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Orders of which it is known how they want it, while what they asked for waits.
+const HOWS_MAX: usize = 256;
 /// A frame that cannot be read is left alone for so long.
 const DAMAGED_NS: i64 = 3600 * 1_000_000_000;
 
@@ -108,7 +111,7 @@ impl Letters {
             not_before: Cell::new(None),
             full_said: Cell::new(false),
             replay: RefCell::new(None),
-            how: RefCell::default(),
+            hows: RefCell::default(),
             obeying: Cell::new(false),
             task: RefCell::default(),
             next_seq: Cell::new(Seq(1)),
@@ -223,9 +226,9 @@ impl Letters {
         let done = match &order.what {
             What::Purge => self.dlq.purge(&order.filter, now_ns).await,
             What::Reprocess(how) => {
-                *self.how.borrow_mut() = how.clone();
+                let number = self.number(how);
                 self.looked_at.set(None);
-                self.dlq.request(&order.filter, now_ns).await
+                self.dlq.request(&order.filter, now_ns, number).await
             }
         };
         self.show();
@@ -233,6 +236,17 @@ impl Letters {
         self.looked_at.set(None);
         self.obeying.set(false);
         self.slot.ring();
+    }
+
+    /// Notes how an order wants what it asks for to be sent.
+    fn number(&self, how: &How) -> u64 {
+        let mut hows = self.hows.borrow_mut();
+        let number = hows.last_key_value().map_or(1, |(last, _)| last + 1);
+        hows.insert(number, how.clone());
+        if hows.len() > HOWS_MAX {
+            hows.pop_first();
+        }
+        number
     }
 
     async fn start_replay(&self) -> bool {
@@ -255,8 +269,8 @@ impl Letters {
                 return true;
             }
         };
-        let requested = self.dlq.is_requested(id).await;
-        let how = if requested { self.how.borrow().clone() } else { How::default() };
+        let order = self.dlq.requested(id).await;
+        let how = self.hows.borrow().get(&order).cloned().unwrap_or_default();
         let mut stamps = how.restamp.then(|| Stamps::new(now_ns));
         let (mut frames, mut placed) = (VecDeque::new(), HashMap::new());
         for part in replay::frames(&records, &how.labels, stamps.as_mut()) {

@@ -459,29 +459,41 @@ fn a_process_that_runs_keeps_what_is_refused_and_sends_it_when_asked() {
         rest_stored: true,
     };
     bed.stub.set_fault(refuse());
-    bed.append("a.log", "good 1\nbad 2\ngood 3\nbad 4\ngood 5\n");
+    bed.append("a.log", "good 1\nbad 2\ngood 3\nbad 4\ngood 5\nbad 6\n");
     assert_eq!(bed.texts(3), ["good 1", "good 3", "good 5"]);
-    eventually("both are in the queue", &product, || held(&product) == 2.0);
+    eventually("all are in the queue", &product, || held(&product) == 3.0);
     // A page in a browser on this host is not who is meant.
     let (status, _) = ask(&product, "/dlq/purge", Some("http://elsewhere.example"), "");
-    assert_eq!((status, held(&product)), (403, 2.0));
+    assert_eq!((status, held(&product)), (403, 3.0));
     let some = r#"{"filter": ["reason=too_old"]}"#;
     assert_eq!(ask(&product, "/dlq/purge", None, some).1["entries"], 0);
     // Asked for while the sink refuses them still: they stay.
-    assert_eq!(ask(&product, "/dlq/reprocess", None, "").1["entries"], 2);
+    assert_eq!(ask(&product, "/dlq/reprocess", None, "").1["entries"], 3);
     let replayed =
         || product.metric("log_capturer_dlq_replayed_frames_total").unwrap_or(0.0) >= 1.0;
     eventually("they were sent again", &product, replayed);
-    assert_eq!(held(&product), 2.0);
+    assert_eq!(held(&product), 3.0);
     stop(product);
     let product = bed.start();
-    assert_eq!(held(&product), 2.0);
+    assert_eq!(held(&product), 3.0);
+    // Each goes as its own order says, though the orders come before anything can be sent.
+    bed.stub.set_fault(Fault::answer(503, "not now"));
+    for line in [2, 4, 6] {
+        let order =
+            format!(r#"{{"filter": ["line~bad {line}"], "labels": {{"order": "{line}"}}}}"#);
+        assert_eq!(ask(&product, "/dlq/reprocess", None, &order).1["entries"], 1);
+    }
     bed.stub.heal();
-    assert_eq!(ask(&product, "/dlq/reprocess", None, "").1["entries"], 2);
-    assert_eq!(bed.texts(5), ["good 1", "bad 2", "good 3", "bad 4", "good 5"]);
+    assert_eq!(bed.texts(6), ["bad 2", "bad 4", "bad 6", "good 1", "good 3", "good 5"]);
+    for entry in bed.stub.entries() {
+        let line = text(entry.line);
+        let order = line.strip_prefix("bad ").map(|line| format!("order=\"{line}\""));
+        let is_so = order.as_ref().is_none_or(|order| entry.labels.contains(order));
+        assert!(is_so, "{line} {}", entry.labels);
+    }
     eventually("the queue is empty", &product, || held(&product) == 0.0);
     bed.stub.set_fault(refuse());
-    bed.append("a.log", "bad 6\n");
+    bed.append("a.log", "bad 8\n");
     eventually("it is in the queue", &product, || held(&product) == 1.0);
     assert_eq!(ask(&product, "/dlq/purge", None, "").1["entries"], 1);
     stop(product);

@@ -27,7 +27,8 @@ pub struct FrameInfo {
     pub reasons: Vec<(Reason, u32)>,
     /// Whole, but not understood: kept until it is purged with everything.
     pub undecodable: bool,
-    pub requested: bool,
+    /// By which order it was asked for that this is sent again, the last of them; 0: by none.
+    pub requested: u64,
     /// Not due before, whatever its age.
     pub not_before_ns: i64,
 }
@@ -63,7 +64,7 @@ impl FrameInfo {
             rejected_ns: i64::MIN,
             reasons: Vec::new(),
             undecodable: true,
-            requested: false,
+            requested: 0,
             not_before_ns: i64::MIN,
         }
     }
@@ -180,7 +181,7 @@ impl Index {
     #[must_use]
     pub fn due(&self, now_ns: i64, backoff: &Backoff) -> Option<Seq> {
         let ready = |info: &&FrameInfo| !info.undecodable && info.not_before_ns <= now_ns;
-        let asked = self.frames.values().filter(ready).find(|info| info.requested);
+        let asked = self.frames.values().filter(ready).find(|info| info.requested > 0);
         let due = |info: &&FrameInfo| info.due_ns(backoff).is_some_and(|due| due <= now_ns);
         asked.or_else(|| self.frames.values().filter(ready).find(due)).map(|info| info.id)
     }
@@ -204,8 +205,8 @@ impl Index {
 pub struct Mark<'a>(&'a mut FrameInfo);
 
 impl Mark<'_> {
-    pub fn requested(&mut self, requested: bool) {
-        self.0.requested = requested;
+    pub fn requested(&mut self, order: u64) {
+        self.0.requested = order;
     }
 
     pub fn not_before(&mut self, ns: i64) {

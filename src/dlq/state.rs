@@ -515,6 +515,7 @@ impl<D: Disk + Clone> State<D> {
         seq: Seq,
         filter: &Filter,
         now_ns: i64,
+        order: u64,
     ) -> Result<u64, DlqError> {
         let Some((seq, matching, others)) = self.partition(seq, filter, now_ns).await? else {
             return Ok(0);
@@ -537,7 +538,7 @@ impl<D: Disk + Clone> State<D> {
         }
         for seq in marked {
             if let Some(mut mark) = self.index.get_mut(seq) {
-                mark.requested(true);
+                mark.requested(order);
                 mark.not_before(i64::MIN);
             }
         }

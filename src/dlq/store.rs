@@ -228,11 +228,11 @@ impl<D: Disk + Clone> Dlq<D> {
         }
     }
 
-    /// Whether it was asked for that this frame is sent again.
-    pub async fn is_requested(&self, id: Seq) -> bool {
-        let Ok(state) = self.enter().await else { return false };
+    /// By which order it was asked for that this frame is sent again; 0: by none.
+    pub async fn requested(&self, id: Seq) -> u64 {
+        let Ok(state) = self.enter().await else { return 0 };
         let info = state.index.resolve(id).and_then(|seq| state.index.get(seq));
-        info.is_some_and(|info| info.requested)
+        info.map_or(0, |info| info.requested)
     }
 
     /// The frames that wait, in their order.
@@ -241,12 +241,13 @@ impl<D: Disk + Clone> Dlq<D> {
     }
 
     /// Has what matches sent again now, whatever its age and attempts: such entries get frames of
-    /// their own, which are due. How many entries.
-    pub async fn request(&self, filter: &Filter, now_ns: i64) -> Result<u64, DlqError> {
+    /// their own, which are due. `order`, which is not 0, tells them from those of other orders. How
+    /// many entries.
+    pub async fn request(&self, filter: &Filter, now_ns: i64, order: u64) -> Result<u64, DlqError> {
         let mut entries = 0;
         for FrameInfo { id: seq, .. } in self.frames().await? {
             let mut state = self.enter().await?;
-            let requested = state.request(seq, filter, now_ns).await;
+            let requested = state.request(seq, filter, now_ns, order).await;
             self.leave(state);
             entries += requested?;
         }

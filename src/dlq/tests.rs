@@ -162,7 +162,7 @@ fn drive(dlq: &Dlq<SimDisk>, model: &mut Model, mut seed: u64, steps: u64) {
                     model.stored.iter().copied().filter(|n| n % 3 == tenant).collect();
                 let (now, by) = (0, format!("tenant=t{tenant}"));
                 if below(&mut seed, 3) > 0 {
-                    if run(dlq.request(&filter(&[&by]), now)).is_err() {
+                    if run(dlq.request(&filter(&[&by]), now, 1)).is_err() {
                         return;
                     }
                 } else if run(dlq.purge(&filter(&[&by]), now)).is_ok() {
@@ -425,13 +425,13 @@ fn a_frame_that_moves_meanwhile_is_settled_by_its_old_number() {
     let disk = SimDisk::default();
     let (dlq, _) = open(&disk);
     put(&dlq, [0]).unwrap();
-    run(dlq.request(&filter(&["line~0 "]), 0)).unwrap();
+    run(dlq.request(&filter(&["line~0 "]), 0, 1)).unwrap();
     let old = run(dlq.due(0, &options(WhenFull::Keep).backoff)).unwrap();
     for n in 1.. {
         put(&dlq, [n]).unwrap();
         let frames = run(dlq.frames()).unwrap();
         if frames.iter().any(|info| info.id == old && info.seq != old) {
-            assert!(frames.iter().any(|info| info.requested), "it is asked for still");
+            assert!(frames.iter().any(|info| info.requested == 1), "it is asked for still");
             break;
         }
         run(dlq.settle(&[frames.last().unwrap().seq], &[])).unwrap();
@@ -556,11 +556,11 @@ fn what_is_due_comes_in_its_time_and_what_is_asked_for_at_once() {
     let stats = dlq.stats();
     assert_eq!((stats.exhausted, stats.entries, stats.oldest_ns), (2, 3, Some(at)));
     // Asked for: a part of a frame, and what is too old.
-    assert_eq!(run(dlq.request(&filter(&["line~3 "]), at)).unwrap(), 1);
+    assert_eq!(run(dlq.request(&filter(&["line~3 "]), at, 1)).unwrap(), 1);
     let seq = due(0).unwrap();
     assert_eq!(run(dlq.read(seq)).unwrap().iter().map(number).collect::<Vec<_>>(), [3]);
     run(dlq.settle(&[seq], &[])).unwrap();
-    assert_eq!(run(dlq.request(&filter(&["reason=too_old"]), at)).unwrap(), 1);
+    assert_eq!(run(dlq.request(&filter(&["reason=too_old"]), at, 1)).unwrap(), 1);
     let seq = due(0).unwrap();
     assert_eq!(run(dlq.read(seq)).unwrap().iter().map(number).collect::<Vec<_>>(), [1]);
     assert_eq!(run(dlq.purge(&Filter::default(), at)).unwrap(), 2);
@@ -611,7 +611,7 @@ fn operations_that_run_at_once_wait_for_each_other() {
                         let by = filter(&[&format!("line~{number} ")]);
                         match number % 4 {
                             0 => assert!(dlq.purge(&by, 0).await.unwrap() >= 1),
-                            1 => assert!(dlq.request(&by, 0).await.unwrap() >= 1),
+                            1 => assert!(dlq.request(&by, 0, 1).await.unwrap() >= 1),
                             2 => {
                                 let frames = dlq.frames().await.unwrap();
                                 let seq = frames[below(&mut number.clone(), frames.len())].id;
