@@ -250,7 +250,7 @@ fn what_waited_through_an_outage_is_not_sent_in_company_faster_than_loki_takes_i
 #[test]
 fn a_stream_that_comes_to_several_shards_is_hot_by_what_all_of_them_get() {
     let mut bed = Bed::new();
-    let rate = Rate { bytes_per_second: 256 << 10, burst_bytes: 300 << 10 };
+    let rate = Rate { bytes_per_second: 160 << 10, burst_bytes: 200 << 10 };
     bed.stub.set_limits(Limits { stream_rate: Some(rate), ..Limits::loki() });
     bed.setup.cores = "{ shards: 4 }".into();
     bed.setup.sink_keys.push("push_bytes_max: 64KiB".into());
@@ -266,7 +266,11 @@ fn a_stream_that_comes_to_several_shards_is_hot_by_what_all_of_them_get() {
         both(vec![format!("known {n}")], format!("known {n}"));
         count += 2;
     }
-    for n in 0..150_u64 {
+    let limited = |stats: &bench::stub::Stats| stats.refused.contains_key(&Refused::StreamRate);
+    for n in 0..600_u64 {
+        if n >= 100 && bed.stub.wait_until(Duration::ZERO, limited) {
+            break;
+        }
         both((0..20).map(|m| noise(n * 100 + m, 1000)).collect(), n.to_string());
         count += 21;
         std::thread::sleep(Duration::from_millis(60));
