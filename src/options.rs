@@ -90,6 +90,12 @@ fn alone(config: &Config) -> alone::Limits {
     }
 }
 
+/// A stream that is pushed may come to every one of `count` shards.
+fn alone_pushed(config: &Config, count: usize) -> alone::Limits {
+    let limits = alone(config);
+    alone::Limits { stream_rate: limits.stream_rate / count as u64, ..limits }
+}
+
 /// The options of shard `number` of `count`.
 #[must_use]
 pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
@@ -191,7 +197,7 @@ pub fn receive(config: &Config, number: usize, count: usize) -> receive::Options
         },
         streams_max: server.streams_max,
         push_bytes_max: least(config, |loki| loki.push_bytes_max),
-        alone: alone(config),
+        alone: alone_pushed(config, count),
         kept_bytes_max: kept_bytes_max(config.wal.bytes_max / count as u64),
         answer_time_max: limits.answer_timeout,
         shard: small(number),

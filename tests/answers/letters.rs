@@ -8,7 +8,7 @@ use super::ask::{
 use crate::abuse::client::noise;
 use crate::bed::{Bed, PATIENCE, eventually, stop};
 use bench::measure::now_ns;
-use bench::stub::{Fault, Limits, Rate, Reason as Refused};
+use bench::stub::{Away, Fault, Limits, Rate, Reason as Refused};
 use log_capturer::dlq::Reason;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -313,5 +313,61 @@ fn what_was_limited_is_sent_again_stream_by_stream() {
     }
     assert_eq!(bed.stub.stats().entries_hidden, 0);
     eventually("the queue is empty", &product, || letters(&product) == 0);
+    stop(product);
+}
+
+#[test]
+fn after_so_many_attempts_it_is_sent_again_only_when_asked_for() {
+    let bed = bed("dlq: { reprocess: { interval: 1s, age_min: 0s, attempts_max: 2 } }");
+    bed.stub.set_fault(refuse("bad"));
+    let product = bed.start();
+    push(&product, "", &[Pushed::now("a", numbered("bad", 5))]);
+    let given_up = || get(&product, "/dlq/stats")["queues"][0]["exhausted"] == 5;
+    eventually("it is not tried any more", &product, given_up);
+    assert!(exported(&bed).iter().all(|record| record.attempts == 2));
+    bed.stub.heal();
+    assert_eq!(order(&product, "/dlq/reprocess", ""), (200, json!({ "entries": 5 })));
+    eventually("they are accepted", &product, || letters(&product) == 0);
+    bed.entries(5);
+    assert_eq!(stored_of(&bed, "a"), numbered("bad", 5));
+    stop(product);
+}
+
+#[test]
+fn stopped_or_killed_while_letters_are_under_way_none_is_lost() {
+    let mut bed = bed(ONLY_ASKED);
+    bed.setup.drain_timeout = "1s".into();
+    bed.stub.set_fault(refuse("bad"));
+    let mut product = bed.start();
+    push(&product, "", &[Pushed::now("a", numbered("bad", 20))]);
+    wait_for_letters(&bed, &product, 20);
+    for kill in [false, true] {
+        bed.stub.heal();
+        bed.stub.go_away(Away::Silent);
+        let before = bed.stub.stats().faults.swallowed;
+        assert_eq!(order(&product, "/dlq/reprocess", "").0, 200);
+        let under_way = |stats: &bench::stub::Stats| stats.faults.swallowed > before;
+        assert!(bed.stub.wait_until(PATIENCE, under_way));
+        if kill {
+            product.kill()
+        } else {
+            stop(product)
+        }
+        assert_eq!(exported(&bed).len(), 20);
+        product = bed.start();
+    }
+    bed.stub.come_back();
+    // Stored, and killed before that was heard.
+    bed.stub.set_fault(Fault::LostAnswer);
+    assert_eq!(order(&product, "/dlq/reprocess", "").0, 200);
+    let lost = |stats: &bench::stub::Stats| stats.faults.answers_lost > 0;
+    assert!(bed.stub.wait_until(PATIENCE, lost));
+    product.kill();
+    assert_eq!(exported(&bed).len(), 20);
+    bed.stub.heal();
+    let product = bed.start();
+    assert_eq!(order(&product, "/dlq/reprocess", ""), (200, json!({ "entries": 20 })));
+    eventually("they are accepted", &product, || letters(&product) == 0);
+    assert_eq!(stored_of(&bed, "a"), numbered("bad", 20), "what came twice is the same");
     stop(product);
 }

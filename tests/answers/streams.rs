@@ -4,6 +4,7 @@
 use super::ask::{
     HOUR, Pushed, letters, line, make_known, numbered, push, stored_of, text, wait_for_letters,
 };
+use crate::abuse::client::noise;
 use crate::bed::{Bed, PATIENCE, eventually, stop};
 use bench::load::{self, Rotation, Workload, Writer};
 use bench::measure::now_ns;
@@ -241,6 +242,43 @@ fn what_waited_through_an_outage_is_not_sent_in_company_faster_than_loki_takes_i
     assert_eq!(stats.entries_hidden, 0, "{stats:?}");
     let verified = bed.stub.verify(&written);
     assert_eq!((verified.lost, verified.repeated_visibly, verified.out_of_order), (0, 0, 0));
+    assert_eq!(letters(&product), 0);
+    stop(product);
+}
+
+/// One stream that comes by many connections, and so to several shards: all of them together count.
+#[test]
+fn a_stream_that_comes_to_several_shards_is_hot_by_what_all_of_them_get() {
+    let mut bed = Bed::new();
+    let rate = Rate { bytes_per_second: 160 << 10, burst_bytes: 200 << 10 };
+    bed.stub.set_limits(Limits { stream_rate: Some(rate), ..Limits::loki() });
+    bed.setup.cores = "{ shards: 4 }".into();
+    bed.setup.sink_keys.push("push_bytes_max: 64KiB".into());
+    bed.setup.sink_keys.push("limits: { stream_rate: 256KiB }".into());
+    let product = bed.start();
+    make_known(&bed, &product, &["hot", "calm"]);
+    let mut count = 2;
+    let both = |hot: Vec<String>, calm: String| {
+        push(&product, "", &[Pushed::now("hot", hot), Pushed::now("calm", [calm])]);
+    };
+    // Each shard knows both.
+    for n in 0..40 {
+        both(vec![format!("known {n}")], format!("known {n}"));
+        count += 2;
+    }
+    let limited = |stats: &bench::stub::Stats| stats.refused.contains_key(&Refused::StreamRate);
+    for n in 0..600_u64 {
+        if n >= 100 && bed.stub.wait_until(Duration::ZERO, limited) {
+            break;
+        }
+        both((0..20).map(|m| noise(n * 100 + m, 1000)).collect(), n.to_string());
+        count += 21;
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    bed.entries(count);
+    let stats = bed.stub.stats();
+    assert!(stats.refused[&Refused::StreamRate] > 0, "{stats:?}");
+    assert_eq!(stats.entries_hidden, 0, "{stats:?}");
     assert_eq!(letters(&product), 0);
     stop(product);
 }
