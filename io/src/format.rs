@@ -13,8 +13,9 @@
 //! whose `reader_version_min` is above its own [`FORMAT_VERSION`] without touching it.
 //!
 //! - 1: the first.
-//! - 2: a frame says how old its oldest timestamp is, in bytes that were 0; a checkpoint may hold a
-//!   position for a tag of a sink. A reader of version 1 reads past both.
+//! - 2: a frame says how old its oldest timestamp is, in bytes that were 0, which a reader of version 1
+//!   reads past; a checkpoint may hold a position for a tag of a sink, and is refused by it then: it
+//!   would take the sink's own for that of all.
 
 use crate::tail::{Fingerprint, Identity};
 use std::ffi::OsStr;
@@ -402,6 +403,9 @@ pub struct SinkAcked {
     pub acked: Seq,
 }
 
+/// The oldest version that knows of positions for tags.
+const TAGS_READER_MIN: u16 = 2;
+
 /// Between the names of a sink and of a tag; no sink has it in its name.
 const SINK_TAG_SIGN: char = '/';
 
@@ -428,7 +432,9 @@ impl Checkpoint {
         let header = &mut out[..CHECKPOINT_HEADER_BYTES];
         header[CH_MAGIC..][..8].copy_from_slice(&CHECKPOINT_MAGIC);
         put_u16(header, CH_VERSION, FORMAT_VERSION);
-        put_u16(header, CH_READER_MIN, READER_VERSION_OLDEST);
+        let has_tags = self.acked.iter().any(|of| of.tag.is_some());
+        let reader_min = if has_tags { TAGS_READER_MIN } else { READER_VERSION_OLDEST };
+        put_u16(header, CH_READER_MIN, reader_min);
         put_u32(header, CH_OWNER, self.owner);
         put_u64(header, CH_GENERATION, self.generation);
         put_u64(header, CH_DURABLE, self.durable.0);
@@ -638,6 +644,9 @@ mod tests {
         assert_eq!(hex(&frame[..24]), "4c43415046524d0aefcdab89674523010700000000000000");
         assert_eq!(frame.len(), BLOCK_BYTES);
         assert_eq!(crc32c::crc32c(&frame), GOLDEN_FRAME_CRC, "the frame layout changed");
+        // A header ends in its own checksum, behind which that of the whole is always the same.
+        let heads = [&frame[..FH_CRC], &checkpoint().encode()[..CH_CRC]].map(crc32c::crc32c);
+        assert_eq!(heads, GOLDEN_HEADER_CRCS, "the layout of a header changed");
         assert_eq!(
             crc32c::crc32c(&checkpoint().encode()),
             GOLDEN_CHECKPOINT_CRC,
@@ -646,6 +655,16 @@ mod tests {
         assert_eq!(segment_name(Seq(1)), "00000000000000000001.wal");
     }
 
+    #[test]
+    fn who_knows_no_tags_is_not_to_read_past_them() {
+        let reader_min = |checkpoint: &Checkpoint| get_u16(&checkpoint.encode(), CH_READER_MIN);
+        let mut checkpoint = checkpoint();
+        assert_eq!(reader_min(&checkpoint), 2);
+        checkpoint.acked.retain(|of| of.tag.is_none());
+        assert_eq!(reader_min(&checkpoint), 1);
+    }
+
+    const GOLDEN_HEADER_CRCS: [u32; 2] = [333_640_708, 1_947_908_730];
     const GOLDEN_FRAME_CRC: u32 = 3_923_261_661;
     const GOLDEN_CHECKPOINT_CRC: u32 = 12_415_122;
 

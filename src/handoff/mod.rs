@@ -200,10 +200,14 @@ pub struct Handoff<D: Disk> {
     /// The highest frame that is acked.
     acked_max: Seq,
     acked_at: Option<Instant>,
+    /// When tenants that were not met were looked for last.
+    looked_at: Option<Instant>,
 }
 
 /// After so long without an ack, tenants that were not met since the start are looked for.
 const STILL_TIME: Duration = Duration::from_secs(2);
+/// Likewise after so long in which there was no room for looking.
+const LOOK_TIME: Duration = Duration::from_millis(200);
 
 impl<D: Disk> Handoff<D> {
     /// Starts with what an earlier run left in the log for this sink.
@@ -240,6 +244,7 @@ impl<D: Disk> Handoff<D> {
             recovered: durable,
             acked_max: acked.all,
             acked_at: None,
+            looked_at: None,
         }
     }
 
@@ -341,10 +346,16 @@ impl<D: Disk> Handoff<D> {
         };
         let behind = self.behind.iter().filter(wants).map(|(_, at)| *at);
         // Whom nobody has met may be well, though those who were met stand still.
-        let still = self.acked_at.is_some_and(|at| now.duration_since(at) >= STILL_TIME);
-        let unmet = self.unmet.filter(|_| still || self.out_bytes <= left);
+        let over = |at: Option<Instant>, time| at.is_some_and(|at| now.duration_since(at) >= time);
+        // Nor is it to wait for as long as others go on.
+        let look = over(self.acked_at, STILL_TIME) || over(self.looked_at, LOOK_TIME);
+        let unmet = self.unmet.filter(|_| look || self.out_bytes <= left);
         let Behind { next, place, .. } = behind.chain(unmet).min_by_key(|at| at.next)?;
         self.acked_at.get_or_insert(now);
+        let looks = unmet.is_some_and(|at| at.next == next);
+        if looks || self.looked_at.is_none() {
+            self.looked_at = Some(now);
+        }
         self.reading = true;
         let backlog = match self.backlog.take() {
             None => Backlog::new(next, place),
@@ -353,7 +364,8 @@ impl<D: Disk> Handoff<D> {
                 backlog
             }
         };
-        let bytes = left.clamp(1, READ_BYTES_MAX);
+        // Who looks for tenants may have to pass by much for which there is no room.
+        let bytes = if looks && look { READ_BYTES_MAX } else { left.clamp(1, READ_BYTES_MAX) };
         Some((backlog, usize::try_from(bytes).expect("clamped")))
     }
 

@@ -251,3 +251,29 @@ fn nobody_reads_behind_what_is_durable() {
     assert!(bed.handoff.out_bytes > bed.handoff.left(), "nobody looks for the unmet yet");
     assert!(bed.handoff.start_read(durable, bed.start).is_none());
 }
+
+#[test]
+fn who_was_not_met_does_not_wait_for_as_long_as_others_go_on() {
+    let disk = SimDisk::default();
+    let mut bed = Bed::on(disk.clone(), Duration::ZERO, CREDIT);
+    for _ in 0..200 {
+        for tenant in ["stuck", "sick", "worse", "slow"] {
+            bed.commit(tenant, 3000);
+        }
+    }
+    bed.commit("third", 10);
+    drop(bed);
+    let mut bed = Bed::on(disk, Duration::ZERO, CREDIT);
+    for _ in 0..30 {
+        bed.start += Duration::from_millis(50);
+        for frame in bed.over() {
+            match &*frame.tenant {
+                "third" => return,
+                // It goes on, at its own pace.
+                "slow" => bed.ack(&[frame]),
+                _ => {}
+            }
+        }
+    }
+    panic!("it was never met");
+}
