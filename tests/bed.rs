@@ -132,6 +132,15 @@ fn file_name(labels: &str) -> String {
     Path::new(path).file_name().expect("a file").to_str().expect("text").to_owned()
 }
 
+/// Asks the product or the stub: any status is an answer, and none is waited for without end.
+pub fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE))
+        .build()
+        .into()
+}
+
 /// Waits until something holds that the product will bring about.
 pub fn eventually(what: &str, product: &Product, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();

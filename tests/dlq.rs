@@ -1,6 +1,6 @@
 //! `log-capturer dlq …`: what Loki refused is shown, exported, sent again and removed.
 
-use crate::bed::{BINARY, Bed, eventually, stop};
+use crate::bed::{BINARY, Bed, agent, eventually, stop};
 use bench::product::Product;
 use bench::stub::{Accounting, Away, Fault, Options, Stub};
 use io::format::segment_name;
@@ -434,8 +434,7 @@ fn damage_is_said_and_the_rest_is_read_and_sent() {
 }
 
 fn ask(product: &Product, path: &str, origin: Option<&str>, body: &str) -> (u16, Value) {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-    let mut request = ureq::Agent::from(config).post(format!("http://{}{path}", product.api));
+    let mut request = agent().post(format!("http://{}{path}", product.api));
     if let Some(origin) = origin {
         request = request.header("origin", origin);
     }

@@ -1,20 +1,12 @@
 //! Lines that are pushed by HTTP: what is answered with success is on disk and arrives.
 
-use crate::bed::{Bed, PATIENCE, eventually, stop};
+use crate::bed::{Bed, PATIENCE, agent, eventually, stop};
 use bench::measure::now_ns;
 use bench::product::Product;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(PATIENCE))
-        .build()
-        .into()
-}
 
 /// Posts to the product's API, and gives the status and the text of the answer.
 fn post(product: &Product, path: &str, kind: &str, body: &[u8]) -> (u16, String) {

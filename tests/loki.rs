@@ -1,6 +1,6 @@
 //! Against a real Loki, where LOKI_URL names one (such as http://127.0.0.1:3100); skipped where not.
 
-use crate::bed::{BINARY, PATIENCE, eventually, stop};
+use crate::bed::{BINARY, PATIENCE, agent, eventually, stop};
 use crate::clients;
 use bench::load::{self, Rotation, Workload, Writer, proto};
 use bench::measure::now_ns;
@@ -101,8 +101,7 @@ fn what_is_pushed_is_queried_back_exactly() {
     let product = Product::start(&setup).unwrap();
     let start_ns = now_ns();
     let run = start_ns.to_string();
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let agent = agent();
     let post = |path: &str, kind: &str, body: &[u8]| {
         let url = format!("http://{}{path}", product.api);
         let mut answer = agent.post(url).content_type(kind).send(body).unwrap();
@@ -382,8 +381,7 @@ fn what_loki_refuses_is_refused_with_its_status_and_so_is_little_else() {
     for ((shown, push), strict) in alike.chain(strict_pushes.map(|push| (push, true))) {
         pushes.push((shown.to_owned(), "application/x-protobuf", snappy(&push), strict));
     }
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let agent = agent();
     let post = |to: &str, kind: &str, body: &[u8]| {
         let sent = agent.post(format!("{to}/loki/api/v1/push")).content_type(kind).send(body);
         let mut answer = sent.unwrap();

@@ -1,6 +1,6 @@
 //! The command line, the configuration, the endpoints and systemd.
 
-use crate::bed::{BINARY, Bed, PATIENCE, eventually, stop};
+use crate::bed::{BINARY, Bed, PATIENCE, agent, eventually, stop};
 use bench::product::{Error, Product};
 use std::fs;
 use std::net::TcpListener;
@@ -167,8 +167,7 @@ fn one_cpu_is_enough() {
 fn the_endpoints_answer() {
     let bed = Bed::new();
     let product = bed.start();
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let agent = agent();
     let get = |address: std::net::SocketAddr, path: &str| {
         let mut response = agent.get(format!("http://{address}{path}")).call().unwrap();
         (response.status().as_u16(), response.body_mut().read_to_string().unwrap())

@@ -1,6 +1,6 @@
 //! What is pushed to the product here, and what it is asked.
 
-use crate::bed::{BINARY, Bed, PATIENCE, eventually};
+use crate::bed::{BINARY, Bed, agent, eventually};
 use bench::measure::now_ns;
 use bench::product::Product;
 use bench::stub::Kept;
@@ -12,14 +12,6 @@ use std::process::{Command, Output};
 
 pub const SECOND: i64 = 1_000_000_000;
 pub const HOUR: i64 = 3600 * SECOND;
-
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(PATIENCE))
-        .build()
-        .into()
-}
 
 /// Lines of one stream, each with its time.
 pub struct Pushed {
