@@ -1,7 +1,7 @@
 //! Start, run and stop: which threads there are, and what each is given.
 //!
 //! Threads: this one (signals, the watchdog, the deadline), `shard-N` (one for each shard, pinned),
-//! `egress-N` (the senders, on the egress CPU), `discover` (on the egress CPU, too).
+//! `egress-S-N` (the senders of sink S, on the egress CPU), `discover` (on the egress CPU, too).
 
 use crate::desk::{Desk, Slot};
 use crate::egress::Egress;
