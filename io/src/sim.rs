@@ -1,7 +1,9 @@
 //! A simulated disk: what was not synced may be lost, kept or torn by a crash, as the seed says.
 //!
 //! Every operation completes at once, so a test drives the code above it with [`run`] and without a
-//! runtime. Faults are planted by the number of the operation at which they strike.
+//! runtime; where it is asked to, each waits once before and once after it did what it does, so that
+//! [`together`] mixes the steps of two tasks. Faults are planted by the number of the operation at
+//! which they strike.
 
 use crate::disk::{Disk, DiskError, Entry};
 use crate::format::BLOCK_BYTES;
@@ -31,6 +33,7 @@ struct State {
     operations: u64,
     crashed: bool,
     bytes_max: Option<u64>,
+    waits: bool,
 }
 
 #[derive(Default, Clone)]
@@ -63,6 +66,17 @@ impl SimDisk {
 
     pub fn limit(&self, bytes_max: Option<u64>) {
         self.0.borrow_mut().bytes_max = bytes_max;
+    }
+
+    /// From now on operations wait, for [`together`].
+    pub fn wait(&self, waits: bool) {
+        self.0.borrow_mut().waits = waits;
+    }
+
+    async fn step(&self) {
+        if self.0.borrow().waits {
+            futures_lite::future::yield_now().await;
+        }
     }
 
     #[must_use]
@@ -161,6 +175,7 @@ impl Disk for SimDisk {
     }
 
     async fn create(&self, name: &str, bytes: u64, head: Vec<u8>) -> Result<SimFile, DiskError> {
+        self.step().await;
         let full = {
             let state = self.0.borrow();
             state.bytes_max.is_some_and(|max| state.bytes() + bytes > max)
@@ -168,23 +183,27 @@ impl Disk for SimDisk {
         if full {
             return Err(error("allocate", name, libc::ENOSPC));
         }
-        self.change("create", name, |state| {
+        let created = self.change("create", name, |state| {
             let mut durable = head;
             durable.resize(usize::try_from(bytes).expect("small"), 0);
             state.files.push(Contents { durable, unsynced: Vec::new() });
             let index = state.files.len() - 1;
             state.names.insert(name.to_owned(), index);
             SimFile { index, name: name.to_owned() }
-        })
+        });
+        self.step().await;
+        created
     }
 
     async fn open(&self, name: &str) -> Result<SimFile, DiskError> {
+        self.step().await;
         let index = self.0.borrow().names.get(name).copied();
         let index = index.ok_or_else(|| error("open", name, libc::ENOENT))?;
         Ok(SimFile { index, name: name.to_owned() })
     }
 
     async fn read(&self, file: &SimFile, at: u64, bytes: usize) -> Result<Vec<u8>, DiskError> {
+        self.step().await;
         let contents = self.0.borrow().file(file).current();
         let at = usize::try_from(at).expect("small").min(contents.len());
         Ok(contents[at..(at + bytes).min(contents.len())].to_vec())
@@ -192,6 +211,7 @@ impl Disk for SimDisk {
 
     /// Two operations, between which the power may be cut: the blocks, then their sync.
     async fn write(&self, file: &SimFile, at: u64, buffer: Vec<u8>) -> Result<(), DiskError> {
+        self.step().await;
         // A write that the power cut is among those that may be torn.
         let at = usize::try_from(at).expect("small");
         let crashing = {
@@ -204,6 +224,7 @@ impl Disk for SimDisk {
         self.change("write", &file.name, |state| {
             state.files[file.index].unsynced.push((at, buffer));
         })?;
+        self.step().await;
         let synced = self.change("sync", &file.name, |state| {
             let contents = &mut state.files[file.index];
             contents.durable = contents.current();
@@ -213,15 +234,19 @@ impl Disk for SimDisk {
             // What Linux does: the lost pages are clean now, and the next sync succeeds.
             self.0.borrow_mut().files[file.index].unsynced.clear();
         }
+        self.step().await;
         synced
     }
 
     async fn remove(&self, names: &[String]) -> Result<(), DiskError> {
-        self.change("remove", &names.join(" "), |state| {
+        self.step().await;
+        let removed = self.change("remove", &names.join(" "), |state| {
             for name in names {
                 state.names.remove(name);
             }
-        })
+        });
+        self.step().await;
+        removed
     }
 
     async fn quarantine(&self, name: &str) -> Result<(), DiskError> {
@@ -250,6 +275,27 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
         std::task::Poll::Ready(value) => value,
         std::task::Poll::Pending => unreachable!("the simulated disk completes at once"),
     }
+}
+
+/// Runs two tasks, the steps of which come in an order that `seed` says.
+pub fn together<A, B>(
+    seed: &mut u64,
+    one: impl Future<Output = A>,
+    other: impl Future<Output = B>,
+) -> (A, B) {
+    use futures_lite::future::poll_once;
+    let (mut one, mut other) = (std::pin::pin!(one), std::pin::pin!(other));
+    let (mut a, mut b) = (None, None);
+    while a.is_none() || b.is_none() {
+        if random(seed).is_multiple_of(2) {
+            if a.is_none() {
+                a = run(poll_once(one.as_mut()));
+            }
+        } else if b.is_none() {
+            b = run(poll_once(other.as_mut()));
+        }
+    }
+    (a.expect("done"), b.expect("done"))
 }
 
 /// splitmix64: one multiplication quality is enough to pick faults.

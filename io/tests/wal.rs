@@ -2,7 +2,7 @@
 
 use io::disk::Disk;
 use io::format::{BLOCK_BYTES, Cursor, Seq, segment_name};
-use io::sim::{Fault, SimDisk, random, run};
+use io::sim::{Fault, SimDisk, random, run, together};
 use io::tail::{Fingerprint, Identity};
 use io::wal::{Acked, Backlog, Committed, Options, Recovered, Sealed, Wal, WalError};
 use std::collections::BTreeMap;
@@ -190,6 +190,50 @@ fn a_second_run_after_a_crash_keeps_both() {
         drop(wal);
         disk.restart(seed + 2);
         check(&disk, &model, &format!("seed {seed}"));
+    }
+}
+
+/// A commit goes on while a checkpoint is written and segments go: every order of their steps, from
+/// a log that ends in a segment without a frame, as a kill leaves it.
+#[test]
+fn a_commit_beside_a_checkpoint_loses_nothing() {
+    for seed in 0..2_000_u64 {
+        let case = format!("seed {seed}");
+        let mut dice = seed;
+        let disk = SimDisk::default();
+        let mut model = Model::default();
+        let mut n = 1;
+        for _ in 0..3 {
+            let wal = open(&disk).0;
+            // What the power cut off may have become durable, and may not.
+            let recovered = (wal.ladder().acked.0.0 + 1..).zip(read_all(&wal).0);
+            model.durable.extend(recovered);
+            // Some runs end with the segment that was just made, before anything stands in it.
+            for _ in 0..random(&mut dice) % 4 {
+                let acked = wal.ladder().durable.0;
+                wal.sent(acked);
+                wal.ack(0, Acked::up_to(acked));
+                model.acked = acked.0;
+                wal.append(frame(n)).expect("there is room");
+                n += 1;
+                disk.wait(true);
+                let (committed, checkpointed) = together(&mut dice, wal.commit(), wal.checkpoint());
+                disk.wait(false);
+                checkpointed.expect(&case);
+                let Committed::Durable(frames) = committed.expect(&case) else {
+                    panic!("{case}: nothing became durable")
+                };
+                model.durable.extend(frames.iter().map(|f| (f.seq.0, content(&f.body))));
+            }
+            wal.append(frame(n)).expect("there is room");
+            n += 1;
+            disk.plant(disk.operations() + random(&mut dice) % 3, Fault::Crash);
+            if let Ok(Committed::Durable(frames)) = run(wal.commit()) {
+                model.durable.extend(frames.iter().map(|f| (f.seq.0, content(&f.body))));
+            }
+            disk.restart(random(&mut dice));
+            check(&disk, &model, &case);
+        }
     }
 }
 

@@ -226,7 +226,15 @@ impl Log {
             None => 0,
         };
         let segments = if more <= free { 0 } else { (more - free).div_ceil(self.usable()) };
-        self.disk_bytes() + segments * self.options.segment_bytes
+        let replaced = if segments > 0 { self.empty().map_or(0, |s| s.bytes) } else { 0 };
+        self.disk_bytes() - replaced + segments * self.options.segment_bytes
+    }
+
+    /// The last segment where it takes no frames and holds none. It has the name that the next one
+    /// gets: it is replaced and not removed, since a removal may still be under way by then.
+    fn empty(&self) -> Option<&Segment> {
+        let last = self.segments.back().filter(|_| self.tail.is_none());
+        last.filter(|last| last.first_seq > self.ladder.durable.0)
     }
 
     /// What a segment holds for certain.
@@ -293,7 +301,6 @@ impl Log {
             previous_crc: self.last_crc,
         };
         let bytes = self.options.segment_bytes.max(frame_bytes + BLOCK_BYTES as u64);
-        // A poisoned segment without a durable frame has the name that this one gets: replaced.
         if self.segments.back().is_some_and(|last| last.first_seq == first_seq) {
             self.segments.pop_back();
         }
@@ -381,10 +388,11 @@ impl Log {
         Acked { all, behind }
     }
 
-    /// Segments of which every frame is acked, but never the one that takes frames.
+    /// Segments of which every frame is acked, but never the one that takes frames or is to.
     #[must_use]
     pub fn removable(&self) -> Vec<Seq> {
-        let closed = self.segments.len() - usize::from(self.tail.is_some());
+        let last = self.tail.is_some() || self.empty().is_some();
+        let closed = self.segments.len() - usize::from(last);
         let acked = self.ladder.acked.0;
         let segments = self.segments.iter().take(closed);
         segments.take_while(|s| s.last_seq <= acked).map(|s| s.first_seq).collect()
