@@ -1,9 +1,10 @@
 //! Where the API asks the dead-letter queues, each of which is in the hands of its shard.
 
 use crate::dlq::{Filter, Stats};
+use crate::lock;
 use shards::bell::Bell;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// How entries are sent again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -133,9 +134,4 @@ impl Asked {
         }
         Some(if wrong.is_empty() { Ok(sum) } else { Err(wrong.join("; ")) })
     }
-}
-
-/// A panic of whoever held it ends the process.
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,6 +11,7 @@
 
 use crate::breaker::{Breakers, Gate, Seen};
 use crate::handoff::Lane;
+use crate::lock;
 use crate::push::{Client, Push, Reply};
 use crate::track::{Because, Job, Terms, Track};
 use crate::verdict::{Answer, Reason, Scope, Verdict, backoff, judge};
@@ -19,7 +20,7 @@ use shards::bell::Bell;
 use shards::stop::{Phase, Stop};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone)]
@@ -220,7 +221,7 @@ impl Egress {
             _ => false,
         };
         if fails {
-            let reason = describe(answer);
+            let reason = answer.to_string();
             if breaker.is_closed() {
                 let held = verdict == Verdict::Hold;
                 self.say_failing(&tenant, &reason, held);
@@ -267,7 +268,7 @@ impl Egress {
         };
         tracing::warn!(
             sink = self.options.sink,
-            reason = describe(answer),
+            reason = %answer,
             entries = job.entries(),
             "the sink refuses entries: they go to the dead-letter queue"
         );
@@ -357,11 +358,6 @@ impl Tracks {
     }
 }
 
-/// A panic of whoever held it ends the process.
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Loki said so, and not whatever else is in between: what is too old goes by its clock alone.
 fn is_sinks_own(answer: &Answer) -> bool {
     matches!(answer, Answer::Status { code: 200 | 204 | 400 | 422, .. })
@@ -372,16 +368,6 @@ fn is_no_service(answer: &Answer) -> bool {
     match answer {
         Answer::Status { code, .. } => matches!(code, 408 | 500..=599),
         Answer::Broken(_) => true,
-    }
-}
-
-fn describe(answer: &Answer) -> String {
-    match answer {
-        Answer::Status { code, text, .. } => {
-            let end = text.floor_char_boundary(500);
-            format!("{code}: {}", &text[..end])
-        }
-        Answer::Broken(error) => error.clone(),
     }
 }
 

@@ -46,3 +46,10 @@ pub mod options;
 pub mod panel;
 pub mod server;
 pub mod systemd;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A panic of whoever held it ends the process.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -24,7 +24,7 @@ pub fn stream_key(labels: &str) -> u64 {
 struct Content {
     raw: Vec<u8>,
     labels: Vec<String>,
-    /// As they came: a stream may have several.
+    /// As they came: a stream may have several. None: it cannot be read as a push.
     elements: usize,
     /// Grouped by stream, in their order within one.
     entries: Vec<Entry>,
@@ -55,15 +55,18 @@ pub struct Taken<'a> {
 
 /// What cannot be read as a push is kept under these labels, as it is.
 const UNREADABLE_LABELS: &str = "{log_capturer_unreadable=\"true\"}";
+/// In lines of this size, as large as others may be.
+const UNREADABLE_LINE_BYTES: usize = 1 << 20;
 
 impl Part {
-    /// The whole of a frame's body. One that nobody can read is a single entry, whose line it is.
+    /// The whole of a frame's body. One that nobody can read is a single entry, which is kept in lines
+    /// as it is.
     #[must_use]
     pub fn of(body: &[u8]) -> Part {
         let content = read(body).unwrap_or_else(|| Content {
             raw: body.to_vec(),
             labels: vec![UNREADABLE_LABELS.into()],
-            elements: 1,
+            elements: 0,
             entries: vec![Entry { stream: 0, at: 0..0, stamp_ns: 0 }],
         });
         let count = u32::try_from(content.entries.len()).expect("a frame is small");
@@ -170,18 +173,25 @@ impl Part {
 
     /// Its entries one by one.
     pub fn entries(&self) -> impl Iterator<Item = Taken<'_>> {
-        self.entries.iter().map(|at| {
+        let (read, unread) = match self.is_unreadable() {
+            false => (&self.entries[..], &[][..]),
+            true => (&[][..], &self.content.raw[..]),
+        };
+        let read = read.iter().map(|at| {
             let entry = self.entry(*at);
             let labels = self.content.labels[entry.stream].as_str();
             let bytes = &self.content.raw[entry.at.clone()];
-            if labels == UNREADABLE_LABELS && bytes.is_empty() {
-                let line = &self.content.raw[..];
-                return Taken { labels, stamp_ns: 0, line, metadata: Vec::new() };
-            }
             let read = crate::receive::push::Entry { bytes, plain: true };
             let metadata = read.metadata().collect();
             Taken { labels, stamp_ns: entry.stamp_ns, line: read.line(), metadata }
-        })
+        });
+        let labels = UNREADABLE_LABELS;
+        let unread = unread.chunks(UNREADABLE_LINE_BYTES);
+        read.chain(unread.map(move |line| Taken { labels, stamp_ns: 0, line, metadata: Vec::new() }))
+    }
+
+    fn is_unreadable(&self) -> bool {
+        self.content.elements == 0
     }
 }
 
@@ -321,5 +331,9 @@ pub mod tests {
             assert_eq!(part.len(), 1);
             assert_eq!(part.entries().next().unwrap().line, bad);
         }
+        let large = vec![0xff; 3 * UNREADABLE_LINE_BYTES / 2];
+        let part = Part::of(&large);
+        let lines: Vec<&[u8]> = part.entries().map(|taken| taken.line).collect();
+        assert_eq!((part.len(), lines.len(), lines.concat() == large), (1, 2, true));
     }
 }

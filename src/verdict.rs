@@ -13,6 +13,7 @@
 //! ever; what tells them apart is that other pushes pass. A single entry that fails for long while
 //! others pass is rejected, too: it goes to the dead-letter queue, which tries it again by itself.
 
+use std::fmt;
 use std::time::Duration;
 
 /// What came back for a push.
@@ -25,6 +26,17 @@ pub enum Answer {
     },
     /// No answer: refused, reset, timed out, not resolved.
     Broken(String),
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Status { code, text, .. } => {
+                write!(f, "{code}: {}", &text[..text.floor_char_boundary(500)])
+            }
+            Answer::Broken(error) => f.write_str(error),
+        }
+    }
 }
 
 /// What is known of the push that was answered.

@@ -10,7 +10,7 @@ use crate::batch::{Batch, put_metadata};
 use crate::handoff::Frame;
 use crate::labels;
 use crate::part::stream_key;
-use crate::verdict::Answer;
+use crate::verdict::{Answer, History, Verdict, judge};
 use io::format::Seq;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +22,6 @@ const PART_BYTES_MAX: usize = 1 << 20;
 /// How often a push is tried where the sink does not answer or has no time.
 const TRIES_MAX: u32 = 4;
 const TRY_INTERVAL: Duration = Duration::from_millis(500);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Where an entry that is sent with the present time has its own.
 pub const ORIGINAL_TIMESTAMP: &str = "original_timestamp";
 
@@ -206,19 +205,16 @@ pub fn send<'a>(
     let mut outcome = Outcome::default();
     let mut waiting: Vec<Part<'a>> = parts.into_iter().rev().collect();
     while let Some(part) = waiting.pop() {
-        match answer_to(&part, post, wait) {
-            Ok(None) => outcome.accepted.extend(part.records()),
-            Ok(Some((status, text))) => match part.halves() {
+        let (verdict, answer) = send_one(&part, post, wait);
+        match verdict {
+            Verdict::Accepted => outcome.accepted.extend(part.records()),
+            Verdict::Split | Verdict::Isolate => match part.halves() {
                 Ok([first, second]) => waiting.extend([second, first]),
-                Err(alone) => outcome.refused.extend(alone.records().map(|at| Refused {
-                    at,
-                    reason: reason_of(status, &text),
-                    status,
-                    text: text.clone(),
-                })),
+                Err(alone) => outcome.refuse(&alone, &answer),
             },
-            Err(why) => {
-                outcome.stopped = Some(why);
+            Verdict::Reject(_) | Verdict::RejectStream => outcome.refuse(&part, &answer),
+            Verdict::Retry { .. } | Verdict::Hold => {
+                outcome.stopped = Some(answer.to_string());
                 break;
             }
         }
@@ -226,31 +222,35 @@ pub fn send<'a>(
     outcome
 }
 
-/// Accepted, refused with a status and a text, or no answer that means either.
-fn answer_to(
+/// The last verdict on a part, after a few tries where the sink does not answer or has no time.
+fn send_one(
     part: &Part<'_>,
     post: &mut dyn FnMut(Frame) -> Answer,
     wait: &mut dyn FnMut(Duration),
-) -> Result<Option<(u16, String)>, String> {
+) -> (Verdict, Answer) {
     let frame = part.frame();
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let (after, why) = match post(frame.clone()) {
-            Answer::Status { code: 200 | 204, .. } => return Ok(None),
-            Answer::Status { code: code @ (400 | 413 | 422), text, .. } => {
-                return Ok(Some((code, text)));
+    for failures in 1.. {
+        let answer = post(frame.clone());
+        let single = part.entries.len() == 1;
+        let history = History { single, one_stream: true, failures, others_pass: false };
+        match judge(&answer, &history) {
+            Verdict::Retry { after, .. } if failures < TRIES_MAX => {
+                wait(after.unwrap_or_default().max(TRY_INTERVAL * (1 << (failures - 1))));
             }
-            Answer::Status { code: code @ (408 | 429 | 500..=599), retry_after, text } => {
-                (retry_after, format!("{code}: {text}"))
-            }
-            Answer::Status { code, text, .. } => return Err(format!("{code}: {text}")),
-            Answer::Broken(error) => (None, error),
-        };
-        if tries == TRIES_MAX {
-            return Err(why);
+            verdict => return (verdict, answer),
         }
-        wait(after.unwrap_or_default().min(RETRY_AFTER_MAX).max(TRY_INTERVAL * (1 << (tries - 1))));
+    }
+    unreachable!("the last try is one of them")
+}
+
+impl Outcome {
+    fn refuse(&mut self, part: &Part<'_>, answer: &Answer) {
+        let (status, text) = match answer {
+            Answer::Status { code, text, .. } => (*code, text.as_str()),
+            Answer::Broken(error) => (0, error.as_str()),
+        };
+        let refused = |at| Refused { at, reason: reason_of(status, text), status, text: text.into() };
+        self.refused.extend(part.records().map(refused));
     }
 }
 
@@ -382,7 +382,7 @@ mod tests {
         };
         let (outcome, waited) = run(&[status(503, ""), busy, status(204, ""), status(401, "who?")]);
         assert_eq!((outcome.accepted, outcome.stopped), (vec![0], Some("401: who?".into())));
-        assert_eq!(waited, TRY_INTERVAL + RETRY_AFTER_MAX);
+        assert_eq!(waited, TRY_INTERVAL + Duration::from_secs(60), "at most a minute is waited for");
         let (outcome, _) = run(&vec![Answer::Broken("refused".into()); 4]);
         assert_eq!(outcome.stopped, Some("refused".into()));
         assert!(outcome.accepted.is_empty());
