@@ -307,7 +307,7 @@ fn start_egress(
     let egress = Arc::new(Egress::new(
         lanes.collect(),
         Client::new(&client).map_err(RunError::Setup)?,
-        options::egress(&config.sinks[sink]),
+        options::egress(&config.sinks[sink], links().count()),
         bell,
         stop.clone(),
         counts,

@@ -33,8 +33,9 @@ pub struct Options {
     pub push_bytes_max: usize,
     /// Entries older than this are not sent.
     pub age_max: Duration,
-    /// Bytes a second that the sink takes of a stream.
+    /// Bytes a second that the sink takes of a stream, which may come from all of these shards.
     pub stream_rate: u64,
+    pub shards: usize,
 }
 
 /// What all senders of a sink share.
@@ -165,6 +166,10 @@ impl Egress {
         for tenant in tracks.in_turn() {
             let track = tracks.by_tenant.get_mut(&tenant).expect("named just now");
             if !track.is_due(now) {
+                if track.is_over(now) {
+                    tracks.by_tenant.remove(&tenant);
+                    continue;
+                }
                 next_due = next_due.into_iter().chain(track.next_due()).min();
                 continue;
             }
@@ -179,12 +184,14 @@ impl Egress {
                 oldest_ns: self.oldest_ns(),
                 bytes_max: self.options.push_bytes_max,
                 behind_ns: perf::clock::unix_ns().saturating_sub(BEHIND_NS),
-                stream_bytes_max: self.options.stream_rate / 2,
+                stream_bytes_max: self.options.stream_rate / 2 / self.options.shards as u64,
+                // What is limited by the second is taken as a whole or not at all.
+                alone_bytes_max: usize::try_from(self.options.stream_rate).unwrap_or(usize::MAX),
                 probe,
             };
             let job = track.next(terms);
             self.send_acks(at, track);
-            if track.is_empty() {
+            if track.is_over(now) {
                 tracks.by_tenant.remove(&tenant);
             }
             match job {
@@ -251,7 +258,7 @@ impl Egress {
             Verdict::RejectStream => self.reject(track, job, Reason::Refused, answer),
         }
         self.send_acks(lane, track);
-        if track.is_empty() {
+        if track.is_over(now) {
             tracks.by_tenant.remove(&named);
         }
         drop(tracks);

@@ -329,7 +329,7 @@ fn auth(auth: &Auth) -> push::auth::Options {
 }
 
 #[must_use]
-pub fn egress(sink: &Sink) -> egress::Options {
+pub fn egress(sink: &Sink, shards: usize) -> egress::Options {
     let SinkKind::Loki(loki) = &sink.kind;
     egress::Options {
         sink: sink.name.clone(),
@@ -337,6 +337,7 @@ pub fn egress(sink: &Sink) -> egress::Options {
         push_bytes_max: loki.push_bytes_max,
         age_max: loki.age_max,
         stream_rate: loki.limits.stream_rate,
+        shards,
     }
 }
 

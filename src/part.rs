@@ -187,7 +187,12 @@ impl Part {
         });
         let labels = UNREADABLE_LABELS;
         let unread = unread.chunks(UNREADABLE_LINE_BYTES);
-        read.chain(unread.map(move |line| Taken { labels, stamp_ns: 0, line, metadata: Vec::new() }))
+        read.chain(unread.map(move |line| Taken {
+            labels,
+            stamp_ns: 0,
+            line,
+            metadata: Vec::new(),
+        }))
     }
 
     fn is_unreadable(&self) -> bool {

@@ -5,7 +5,7 @@
 //! | 200, 204 | accepted; nothing else is |
 //! | 400, 422 | isolate: something in it is refused, found by halves; alone, it is rejected |
 //! | 413, 500 of a message that is too large | split: in smaller pushes; a single entry is rejected |
-//! | 429 of one stream (its rate, the number of streams) | isolate; alone, again later, others go on |
+//! | 429 of one stream (its rate, the number of streams) | isolate; alone, again later, others go on; in the end in halves, where it is its rate |
 //! | 429, 5xx, 408, no answer | again later; the same push many times over: split |
 //! | 260, other 2xx, 3xx, 401, 403, 404, other 4xx | the sink refuses service: held, and said |
 //!
@@ -46,6 +46,8 @@ pub struct History {
     pub single: bool,
     /// All its entries are of one stream.
     pub one_stream: bool,
+    /// It holds more than any limit is for: a smaller one may pass.
+    pub large: bool,
     /// How often it failed so far, this one included.
     pub failures: u32,
     /// Others of its tenant passed since it failed last: what they did before an outage says nothing
@@ -98,14 +100,16 @@ pub enum Verdict {
 
 /// So many failures in a row make a push suspect of being too large.
 const SPLIT_AFTER: u32 = 6;
+/// So many failures of what is large in a limited stream make it suspect of being more than its burst.
+const HALVE_AFTER: u32 = 3;
 /// So many failures of a single entry, or of a limited stream, while others pass, are for ever.
 const REJECT_AFTER: u32 = 12;
 /// A Retry-After above this is taken as this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// How Loki begins what it says of a single stream's limits.
-const STREAM_LIMITS: [&str; 2] =
-    ["per stream rate limit exceeded", "maximum active stream limit exceeded"];
+const STREAM_RATE: &str = "per stream rate limit exceeded";
+const STREAMS_MAX: &str = "maximum active stream limit exceeded";
 /// What it says of a message that one of its parts cannot take.
 const TOO_LARGE: [&str; 2] = ["received message larger than max", "message larger than max"];
 /// What it says of labels, which holds for every entry under them.
@@ -133,7 +137,8 @@ pub fn judge(answer: &Answer, history: &History) -> Verdict {
         400 | 422 => Verdict::Isolate,
         413 if history.single => Verdict::Reject(Reason::Refused),
         413 => Verdict::Split,
-        429 if says(&STREAM_LIMITS) => limited_stream(after, history),
+        429 if says(&[STREAM_RATE]) => limited_stream(after, history, true),
+        429 if says(&[STREAMS_MAX]) => limited_stream(after, history, false),
         500 if says(&TOO_LARGE) && history.single => Verdict::Reject(Reason::Refused),
         500 if says(&TOO_LARGE) => Verdict::Split,
         429 | 500 => failed(after, history, true),
@@ -142,11 +147,14 @@ pub fn judge(answer: &Answer, history: &History) -> Verdict {
     }
 }
 
-fn limited_stream(after: Option<Duration>, history: &History) -> Verdict {
+/// `by_size`: by how much of it comes, so that less may pass.
+fn limited_stream(after: Option<Duration>, history: &History, by_size: bool) -> Verdict {
     if !history.one_stream {
         Verdict::Isolate
     } else if history.others_pass && history.failures >= REJECT_AFTER {
         Verdict::Reject(Reason::StreamLimited)
+    } else if by_size && history.large && history.failures >= HALVE_AFTER {
+        Verdict::Isolate
     } else {
         Verdict::Retry { after, scope: Scope::Stream }
     }
@@ -154,7 +162,7 @@ fn limited_stream(after: Option<Duration>, history: &History) -> Verdict {
 
 /// `by_content`: it may be for what the push holds.
 fn failed(after: Option<Duration>, history: &History, by_content: bool) -> Verdict {
-    let History { single, one_stream, failures, others_pass } = *history;
+    let History { single, one_stream, failures, others_pass, .. } = *history;
     if single && others_pass && failures >= REJECT_AFTER {
         Verdict::Reject(Reason::Failing)
     } else if !single && by_content && failures >= SPLIT_AFTER {
@@ -188,9 +196,9 @@ mod tests {
     }
 
     const MANY: History =
-        History { single: false, one_stream: false, failures: 1, others_pass: false };
+        History { single: false, one_stream: false, large: true, failures: 1, others_pass: false };
     const STREAM: History = History { one_stream: true, ..MANY };
-    const ONE: History = History { single: true, ..STREAM };
+    const ONE: History = History { single: true, large: false, ..STREAM };
 
     const fn retry(scope: Scope) -> Verdict {
         Verdict::Retry { after: None, scope }
@@ -277,6 +285,10 @@ mod tests {
         assert_eq!(judge(&limited, &often(STREAM, 999, false)), retry(Scope::Stream));
         let rejected = judge(&limited, &often(STREAM, REJECT_AFTER, true));
         assert_eq!(rejected, Verdict::Reject(Reason::StreamLimited));
+        let fast = status(429, "Per stream rate limit exceeded (limit: 3MB/sec)");
+        assert_eq!(judge(&fast, &often(STREAM, HALVE_AFTER, false)), Verdict::Isolate);
+        let small = History { large: false, ..often(STREAM, 999, false) };
+        assert_eq!(judge(&fast, &small), retry(Scope::Stream), "less is not what it takes");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::batch::{Batch, put_metadata};
 use crate::handoff::Frame;
 use crate::labels;
 use crate::part::stream_key;
+use crate::track::LARGE_BYTES;
 use crate::verdict::{Answer, History, Verdict, judge};
 use io::format::Seq;
 use std::borrow::Cow;
@@ -232,7 +233,8 @@ fn send_one(
     for failures in 1.. {
         let answer = post(frame.clone());
         let single = part.entries.len() == 1;
-        let history = History { single, one_stream: true, failures, others_pass: false };
+        let large = frame.raw_len as usize > LARGE_BYTES;
+        let history = History { single, one_stream: true, large, failures, others_pass: false };
         match judge(&answer, &history) {
             Verdict::Retry { after, .. } if failures < TRIES_MAX => {
                 wait(after.unwrap_or_default().max(TRY_INTERVAL * (1 << (failures - 1))));
@@ -249,7 +251,8 @@ impl Outcome {
             Answer::Status { code, text, .. } => (*code, text.as_str()),
             Answer::Broken(error) => (0, error.as_str()),
         };
-        let refused = |at| Refused { at, reason: reason_of(status, text), status, text: text.into() };
+        let refused =
+            |at| Refused { at, reason: reason_of(status, text), status, text: text.into() };
         self.refused.extend(part.records().map(refused));
     }
 }
@@ -382,7 +385,11 @@ mod tests {
         };
         let (outcome, waited) = run(&[status(503, ""), busy, status(204, ""), status(401, "who?")]);
         assert_eq!((outcome.accepted, outcome.stopped), (vec![0], Some("401: who?".into())));
-        assert_eq!(waited, TRY_INTERVAL + Duration::from_secs(60), "at most a minute is waited for");
+        assert_eq!(
+            waited,
+            TRY_INTERVAL + Duration::from_secs(60),
+            "at most a minute is waited for"
+        );
         let (outcome, _) = run(&vec![Answer::Broken("refused".into()); 4]);
         assert_eq!(outcome.stopped, Some("refused".into()));
         assert!(outcome.accepted.is_empty());

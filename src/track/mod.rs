@@ -130,6 +130,7 @@ impl Job {
         History {
             single: self.entries() == 1,
             one_stream: self.is_one_stream(),
+            large: self.raw_bytes() > LARGE_BYTES,
             failures: self.failures + 1,
             others_pass: self.failures > 0 && passes > self.passes_before,
         }
@@ -147,6 +148,8 @@ pub struct Terms {
     pub behind_ns: i64,
     /// So much of a stream may go in company within a second.
     pub stream_bytes_max: u64,
+    /// And so much of one that travels alone in a push.
+    pub alone_bytes_max: usize,
     /// The sink is failing: no more than one piece, to see whether it still is.
     pub probe: bool,
 }
@@ -166,8 +169,8 @@ const ALONE_BYTES_MAX: usize = 256 << 10;
 const TROUBLED_MAX: usize = 64;
 /// A size that was learned is forgotten after this: limits are raised, too.
 const LEARNED_TIME: Duration = Duration::from_secs(600);
-/// Nothing smaller is learned: a failure that passes by itself must not leave crumbs.
-const LEARNED_BYTES_MIN: usize = 64 << 10;
+/// Nothing smaller is made smaller for its size: a failure that passes by itself must not leave crumbs.
+pub const LARGE_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -271,6 +274,14 @@ impl Track {
         self.queues.is_empty() && self.acks.is_empty()
     }
 
+    /// It is empty, and nothing is to be remembered of what went: how fast streams are, in a drain of
+    /// which it sees a piece at a time.
+    #[must_use]
+    pub fn is_over(&self, now: Instant) -> bool {
+        let rests = |pace: &Pace| now.saturating_duration_since(pace.since) >= 2 * PACE_TIME;
+        self.is_empty() && self.paces.values().all(rests)
+    }
+
     /// Whether something may go out now, as far as the track is concerned.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
@@ -335,9 +346,7 @@ impl Track {
     fn take(&mut self, key: u64, terms: Terms) -> Option<Job> {
         let mut bytes_max = self.bytes_max(terms);
         if key != MIXED {
-            // What is limited by the second is taken as a whole or not at all.
-            let second = usize::try_from(terms.stream_bytes_max.saturating_mul(2));
-            bytes_max = bytes_max.min(second.unwrap_or(usize::MAX)).min(ALONE_BYTES_MAX);
+            bytes_max = bytes_max.min(terms.alone_bytes_max).min(ALONE_BYTES_MAX);
         }
         let mut pieces: Vec<Piece> = Vec::new();
         let mut bytes = 0;
@@ -521,7 +530,7 @@ impl Track {
         let split_bytes = self.landed(job.queue);
         // Half of what failed again and again passes at once: it was too large.
         if !failed_before && let Some(split_bytes) = split_bytes {
-            let fits = bytes.max(LEARNED_BYTES_MIN);
+            let fits = bytes.max(LARGE_BYTES);
             if fits < split_bytes {
                 self.learned = Some((fits, now));
             }
@@ -573,7 +582,7 @@ impl Track {
         self.oversize_bytes = job.raw_bytes();
         if self.oversize > OVERSIZE_MAX {
             self.oversize = 0;
-            self.learned = Some(((job.raw_bytes() / 2).max(LEARNED_BYTES_MIN), now));
+            self.learned = Some(((job.raw_bytes() / 2).max(LARGE_BYTES), now));
         }
     }
 

@@ -123,7 +123,17 @@ fn drain(track: &mut Track, sink: &mut Sink, terms: Terms) -> (Vec<Seq>, Vec<Rej
 fn terms() -> Terms {
     let now = Instant::now();
     let (behind_ns, stream_bytes_max) = (i64::MIN, u64::MAX);
-    Terms { now, oldest_ns: 0, bytes_max: 2000, behind_ns, stream_bytes_max, probe: false }
+    let alone_bytes_max = usize::MAX;
+    let probe = false;
+    Terms {
+        now,
+        oldest_ns: 0,
+        bytes_max: 2000,
+        behind_ns,
+        stream_bytes_max,
+        alone_bytes_max,
+        probe,
+    }
 }
 
 fn frame(seq: u64, entries: &[(usize, i64, String)], stream: Option<usize>) -> Frame {

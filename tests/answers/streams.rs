@@ -282,3 +282,22 @@ fn a_stream_that_comes_to_several_shards_is_hot_by_what_all_of_them_get() {
     assert_eq!(letters(&product), 0);
     stop(product);
 }
+
+/// A push of one stream that is more than Loki takes of it at once, ever.
+#[test]
+fn what_is_above_the_burst_of_its_stream_is_sent_in_parts() {
+    let mut bed = Bed::new();
+    let rate = Rate { bytes_per_second: 150 << 10, burst_bytes: 150 << 10 };
+    bed.stub.set_limits(Limits { stream_rate: Some(rate), ..Limits::loki() });
+    bed.setup.sink_keys.push("limits: { stream_rate: 150KiB }".into());
+    let product = bed.start();
+    make_known(&bed, &product, &["burst"]);
+    let lines: Vec<String> = (0..900).map(|n| noise(n, 1000)).collect();
+    push(&product, "", &[Pushed::now("burst", lines.clone())]);
+    bed.entries(1 + lines.len());
+    assert_eq!(stored_of(&bed, "burst")[1..], lines);
+    let stats = bed.stub.stats();
+    assert!(stats.refused[&Refused::StreamRate] > 0, "{stats:?}");
+    assert_eq!((stats.entries_hidden, letters(&product)), (0, 0), "{stats:?}");
+    stop(product);
+}
