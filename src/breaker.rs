@@ -117,6 +117,12 @@ impl Breaker {
         self.state = State::Open { until: known.max(now + wait(self.failures)) };
     }
 
+    /// What the last failure was.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
     #[must_use]
     pub fn passes(&self) -> u64 {
         self.passes

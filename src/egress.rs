@@ -175,7 +175,9 @@ impl Egress {
             }
             let gate = lock(&self.breakers).of(&self.tenant(&tenant)).ask(now);
             if let Gate::Shut(until) = gate {
-                next_due = next_due.into_iter().chain(until).min();
+                let given_up = self.give_up(at, &tenant, track);
+                let next = if given_up { Some(now) } else { until };
+                next_due = next_due.into_iter().chain(next).min();
                 continue;
             }
             let probe = gate == Gate::Probe;
@@ -208,6 +210,18 @@ impl Egress {
             }
         }
         (None, next_due)
+    }
+
+    /// Of a tenant of which nothing passes, what holds up others; true where there was something.
+    fn give_up(&self, lane: usize, tenant: &Arc<str>, track: &mut Track) -> bool {
+        let to = self.lanes[lane].0.given_up();
+        if !track.holds(to) {
+            return false;
+        }
+        let text = lock(&self.breakers).of(&self.tenant(tenant)).reason().into();
+        track.give_up(to, &Because { reason: Reason::Held, status: None, text });
+        self.send_acks(lane, track);
+        true
     }
 
     /// Tells track, breaker and shard what became of a push.

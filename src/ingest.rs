@@ -490,6 +490,7 @@ impl Shard {
                 self.take_acks(sink, route).await;
                 more |= route.letters.turn(draining).await;
             }
+            self.set_aside();
             let due = checkpoint_at.elapsed() >= SWEEP_INTERVAL;
             if self.wal.can_trim() || due && (self.adopted.take() || self.wal.checkpoint_is_stale())
             {
@@ -531,6 +532,19 @@ impl Shard {
                     None => rung.await,
                 }
             }
+        }
+    }
+
+    /// Where the log is nearly full of what one tenant or sink holds in it while others are past that:
+    /// what of it nothing passes goes to the dead-letter queue, so that the others go on.
+    fn set_aside(&self) {
+        if self.wal.disk_bytes() < self.options.wal.bytes_max / 4 * 3 {
+            return;
+        }
+        let Some(oldest) = self.wal.oldest() else { return };
+        if self.routes().any(|handoff| handoff.is_past(oldest)) {
+            let holds = self.routes().filter(|handoff| handoff.holds(oldest));
+            holds.for_each(|handoff| handoff.give_up(oldest));
         }
     }
 

@@ -47,8 +47,9 @@ struct Replay {
     records: Vec<Record>,
     /// Which of them are in each of the frames, in their order there.
     placed: HashMap<Seq, Vec<usize>>,
-    /// What was refused once more.
+    /// What was refused once more, or not tried.
     again: Vec<Record>,
+    tried: bool,
 }
 
 pub struct Letters {
@@ -69,6 +70,8 @@ pub struct Letters {
     obeying: Cell<bool>,
     task: RefCell<Option<glommio::Task<()>>>,
     next_seq: Cell<Seq>,
+    /// Tenants of which nothing passed, and until when nothing of them is sent again.
+    held: RefCell<HashMap<Arc<str>, Instant>>,
     /// When the queue was last looked through for what is due.
     looked_at: Cell<Option<Instant>>,
     /// What the metrics say of this queue.
@@ -79,6 +82,8 @@ pub struct Letters {
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Orders of which it is known how they want it, while what they asked for waits.
 const HOWS_MAX: usize = 256;
+/// A tenant of which nothing passes is left alone for so long.
+const HELD_TIME: Duration = Duration::from_secs(5);
 /// A frame that cannot be read is left alone for so long.
 const DAMAGED_NS: i64 = 3600 * 1_000_000_000;
 
@@ -101,6 +106,8 @@ impl Letters {
             );
         }
         lane.await_all();
+        // What is sent again waits here, and not where others would wait for it.
+        lane.give_up(Seq(u64::MAX));
         let letters = Letters {
             options,
             dlq,
@@ -115,6 +122,7 @@ impl Letters {
             obeying: Cell::new(false),
             task: RefCell::default(),
             next_seq: Cell::new(Seq(1)),
+            held: RefCell::default(),
             looked_at: Cell::new(None),
             shown: Cell::new((0, 0)),
         };
@@ -256,7 +264,9 @@ impl Letters {
             return false;
         }
         let now_ns = perf::clock::unix_ns();
-        let Some(id) = self.dlq.due(now_ns, &self.options.dlq.backoff).await else {
+        self.held.borrow_mut().retain(|_, until| *until > now);
+        let held = |tenant: &str| self.held.borrow().contains_key(tenant);
+        let Some(id) = self.dlq.due(now_ns, &self.options.dlq.backoff, held).await else {
             self.looked_at.set(Some(now));
             return false;
         };
@@ -278,7 +288,8 @@ impl Letters {
             frames.push_back(Frame { seq, ..part.frame() });
             placed.insert(seq, part.records().collect());
         }
-        let replay = Replay { id, frames, out: 0, records, placed, again: Vec::new() };
+        let replay =
+            Replay { id, frames, out: 0, records, placed, again: Vec::new(), tried: false };
         *self.replay.borrow_mut() = Some(replay);
         self.hand_over();
         false
@@ -308,7 +319,14 @@ impl Letters {
             let (reason, status) = (reason(rejected), rejected.status);
             for place in rejected.part.places() {
                 let mut record = replay.records[replay.placed[&rejected.seq][place]].clone();
-                record.rejected_again(Some(reason.clone()), status, &rejected.text, now_ns);
+                if reason == Reason::Held {
+                    // No attempt: nothing of its tenant passes now.
+                    let until = Instant::now() + HELD_TIME;
+                    self.held.borrow_mut().insert(record.tenant.as_str().into(), until);
+                } else {
+                    record.rejected_again(Some(reason.clone()), status, &rejected.text, now_ns);
+                    replay.tried = true;
+                }
                 replay.again.push(record);
             }
         }
@@ -317,6 +335,9 @@ impl Letters {
     async fn finish_replay(&self) -> bool {
         let done = self.replay.borrow_mut().take_if(|r| r.out == 0 && r.frames.is_empty());
         let Some(replay) = done else { return false };
+        if !replay.tried && replay.again.len() == replay.records.len() {
+            return true;
+        }
         match self.dlq.settle(&[replay.id], &replay.again).await {
             Ok(()) => self.counts.dlq_replayed.inc(),
             Err(error) => {
@@ -376,5 +397,6 @@ fn reason(rejected: &Rejected) -> Reason {
         verdict::Reason::TooOld => Reason::TooOld,
         verdict::Reason::Failing => Reason::Failing,
         verdict::Reason::StreamLimited => Reason::StreamLimited,
+        verdict::Reason::Held => Reason::Held,
     }
 }

@@ -66,6 +66,8 @@ pub enum Reason {
     Failing,
     /// Its stream is limited, for long.
     StreamLimited,
+    /// Its tenant is refused service, and it held up others.
+    Held,
 }
 
 /// Whom a failure concerns.

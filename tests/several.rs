@@ -72,3 +72,33 @@ fn a_tenant_that_is_refused_holds_up_no_other_whatever_happens() {
     assert_eq!(texts(&bed, "well"), well);
     stop(product);
 }
+
+/// As above, for longer than the log lasts.
+#[test]
+fn a_sink_that_is_away_for_longer_than_the_log_lasts_holds_up_no_other() {
+    let mut bed = Bed::new();
+    let far =
+        Stub::start(Options { keep_entries: 10, ..Options::new(Accounting::PerLine) }).unwrap();
+    let url = far.url();
+    bed.setup.sink_keys.push(format!(
+        "timeout: 2s\n  far:\n    type: loki\n    url: {url:?}\n    linger: 5ms\n    \
+         dlq: {{ reprocess: {{ interval: 1s, age_min: 0s }} }}"
+    ));
+    bed.setup.drain_timeout = "1s".into();
+    bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
+    far.go_away(Away::Refusing);
+    let product = bed.start();
+    let written = bed.writer(100_000, 600_000, Rotation::Never).wait().unwrap();
+    bed.assert_complete(&written);
+    let written_bytes = product.metric("log_capturer_frame_body_bytes_total").unwrap();
+    assert!(written_bytes > (20 << 20) as f64, "{written_bytes} is not more than the log holds");
+    product.kill();
+    let product = bed.start();
+    far.heal();
+    let lines = written.lines_in_all();
+    assert!(far.wait_for_lines(lines, PATIENCE), "{:?}\n{}", far.stats(), bed.product_log());
+    let verified = far.verify(&written);
+    assert_eq!((verified.lost, verified.corrupted, verified.unwritten), (0, 0, 0), "{verified:#?}");
+    bed.assert_complete(&written);
+    stop(product);
+}

@@ -6,6 +6,7 @@ use io::format::Seq;
 use io::wal::Place;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 /// A frame that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct FrameInfo {
     pub place: Place,
     /// On the disk.
     pub bytes: u64,
+    /// Of all its entries.
+    pub tenant: Arc<str>,
     pub entries: u32,
     /// The most of its entries.
     pub attempts: u32,
@@ -41,6 +44,9 @@ impl FrameInfo {
         info.undecodable = false;
         let mut reasons = BTreeMap::<&Reason, u32>::new();
         for record in records {
+            if info.entries == 0 {
+                info.tenant = record.tenant.as_str().into();
+            }
             info.entries += 1;
             info.attempts = info.attempts.max(record.attempts);
             info.oldest_ns = info.oldest_ns.min(record.first_rejected_ns);
@@ -58,6 +64,7 @@ impl FrameInfo {
             id: Seq::NONE,
             place: Place { segment: Seq::NONE, next_offset: 0 },
             bytes: 0,
+            tenant: "".into(),
             entries,
             attempts: 0,
             oldest_ns,
@@ -177,10 +184,13 @@ impl Index {
         self.bytes
     }
 
-    /// What is to be sent again now: first what was asked for, then what is due.
+    /// What is to be sent again now, but for tenants that are `held`: first what was asked for, then
+    /// what is due.
     #[must_use]
-    pub fn due(&self, now_ns: i64, backoff: &Backoff) -> Option<Seq> {
-        let ready = |info: &&FrameInfo| !info.undecodable && info.not_before_ns <= now_ns;
+    pub fn due(&self, now_ns: i64, backoff: &Backoff, held: impl Fn(&str) -> bool) -> Option<Seq> {
+        let ready = |info: &&FrameInfo| {
+            !info.undecodable && info.not_before_ns <= now_ns && !held(&info.tenant)
+        };
         let asked = self.frames.values().filter(ready).find(|info| info.requested > 0);
         let due = |info: &&FrameInfo| info.due_ns(backoff).is_some_and(|due| due <= now_ns);
         asked.or_else(|| self.frames.values().filter(ready).find(due)).map(|info| info.id)

@@ -27,16 +27,19 @@ pub enum Reason {
     StreamLimited,
     /// The same failure again and again, for it alone.
     Failing,
+    /// Nothing of its tenant passed, and it held up others.
+    Held,
     /// A later version's.
     Other(String),
 }
 
-const REASONS: [(&str, Reason); 5] = [
+const REASONS: [(&str, Reason); 6] = [
     ("refused", Reason::Refused),
     ("too_old", Reason::TooOld),
     ("too_large", Reason::TooLarge),
     ("stream_limited", Reason::StreamLimited),
     ("failing", Reason::Failing),
+    ("held", Reason::Held),
 ];
 
 impl Reason {

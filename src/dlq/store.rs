@@ -11,6 +11,7 @@ use io::disk::{Disk, DiskError};
 use io::format::{BODY_BYTES_MAX, FormatError, Seq};
 use io::wal::{Gap, Sealed, WalError};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// The queue of a shard and a sink. Its operations may run at once on one executor: each waits for
 /// the one before. One that is dropped half-way may have done its work or not, and the next reads
@@ -115,20 +116,17 @@ impl Draft {
     }
 }
 
-/// Frames of records, and which records went into each. Those that can pass some day do not share a
-/// frame with those that cannot: frames are sent again as a whole.
+/// Frames of records, and which records went into each. Tenants do not share a frame, nor do those that
+/// can pass some day with those that cannot: frames are sent again as a whole.
 pub(super) fn drafts(
     records: &[Record],
     raw_bytes_max: usize,
     replaces: Option<Seq>,
 ) -> Result<Vec<(Draft, Vec<usize>)>, usize> {
     let mut drafts = Vec::new();
-    let mut open = [(Vec::new(), Vec::new()), (Vec::new(), Vec::new())];
+    let mut open = BTreeMap::<(&str, bool), (Vec<u8>, Vec<usize>)>::new();
     let mut line = Vec::new();
     let mut close = |raw: &mut Vec<u8>, of: &mut Vec<usize>| {
-        if of.is_empty() {
-            return Ok::<_, usize>(());
-        }
         let of = std::mem::take(of);
         let records = || of.iter().map(|at| &records[*at]);
         let info = FrameInfo::of(records());
@@ -138,19 +136,19 @@ pub(super) fn drafts(
         raw.clear();
         let what = What::Records { info, replaces, moves: false };
         drafts.push((Draft { sealed, what }, of));
-        Ok(())
+        Ok::<_, usize>(())
     };
     for (at, record) in records.iter().enumerate() {
         line.clear();
         record.write_line(&mut line);
-        let (raw, of) = &mut open[usize::from(record.reason.may_pass())];
-        if raw.len() + line.len() > raw_bytes_max {
+        let (raw, of) = open.entry((&record.tenant, record.reason.may_pass())).or_default();
+        if !of.is_empty() && raw.len() + line.len() > raw_bytes_max {
             close(raw, of)?;
         }
         raw.extend_from_slice(&line);
         of.push(at);
     }
-    for (raw, of) in &mut open {
+    for (raw, of) in open.values_mut() {
         close(raw, of)?;
     }
     Ok(drafts)
@@ -207,10 +205,15 @@ impl<D: Disk + Clone> Dlq<D> {
     }
 
     /// The next frame to send again: first those that were asked for, then those whose time has
-    /// come. The same one until it is settled or postponed.
-    pub async fn due(&self, now_ns: i64, backoff: &Backoff) -> Option<Seq> {
+    /// come, and none of tenants that are `held`. The same one until it is settled or postponed.
+    pub async fn due(
+        &self,
+        now_ns: i64,
+        backoff: &Backoff,
+        held: impl Fn(&str) -> bool,
+    ) -> Option<Seq> {
         match self.enter().await {
-            Ok(state) => state.index.due(now_ns, backoff),
+            Ok(state) => state.index.due(now_ns, backoff, held),
             Err(error) => {
                 tracing::warn!(%error, "what is due cannot be known");
                 None

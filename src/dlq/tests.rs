@@ -172,7 +172,7 @@ fn drive(dlq: &Dlq<SimDisk>, model: &mut Model, mut seed: u64, steps: u64) {
                 }
             }
             _ => {
-                let due = run(dlq.due(i64::MAX, &options(WhenFull::Keep).backoff));
+                let due = run(dlq.due(i64::MAX, &options(WhenFull::Keep).backoff, |_| false));
                 assert_eq!(due.is_some(), dlq.stats().frames > 0);
             }
         }
@@ -426,7 +426,7 @@ fn a_frame_that_moves_meanwhile_is_settled_by_its_old_number() {
     let (dlq, _) = open(&disk);
     put(&dlq, [0]).unwrap();
     run(dlq.request(&filter(&["line~0 "]), 0, 1)).unwrap();
-    let old = run(dlq.due(0, &options(WhenFull::Keep).backoff)).unwrap();
+    let old = run(dlq.due(0, &options(WhenFull::Keep).backoff, |_| false)).unwrap();
     for n in 1.. {
         put(&dlq, [n]).unwrap();
         let frames = run(dlq.frames()).unwrap();
@@ -506,7 +506,7 @@ fn what_is_not_understood_is_kept_moved_and_goes_with_everything() {
     assert_eq!(found.undecodable.len(), 4, "{found:?}");
     assert_eq!((dlq.stats().undecodable_frames, dlq.stats().entries), (4, 8));
     assert!(matches!(run(dlq.read(Seq(1))), Err(DlqError::Undecodable { .. })));
-    assert_eq!(run(dlq.due(i64::MAX, &options(WhenFull::Keep).backoff)), None);
+    assert_eq!(run(dlq.due(i64::MAX, &options(WhenFull::Keep).backoff, |_| false)), None);
     assert_eq!(run(dlq.purge(&filter(&["status=400"]), 0)).unwrap(), 0);
     for n in 0..500 {
         put(&dlq, [n]).unwrap_or_else(|error| panic!("{n}: {error}"));
@@ -527,7 +527,7 @@ fn what_is_due_comes_in_its_time_and_what_is_asked_for_at_once() {
     let (dlq, _) = open(&disk);
     let backoff = options(WhenFull::Keep).backoff;
     let at = record(0).rejected_ns;
-    let due = |seconds: i64| run(dlq.due(at + seconds * second, &backoff));
+    let due = |seconds: i64| run(dlq.due(at + seconds * second, &backoff, |_| false));
     let mut old = record(1);
     old.reason = Reason::TooOld;
     run(dlq.put(&[record(0), old, record(3)])).unwrap();

@@ -23,7 +23,7 @@ use shards::bell::Bell;
 use shards::ring::Ring;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 /// A durable frame on its way to a sink.
@@ -107,6 +107,8 @@ pub struct Lane {
     /// The shard cannot go on without acks. Else they wait until it wakes for another reason, a
     /// second at most: a wake-up for each push would cost more than the push.
     awaited: AtomicBool,
+    /// Frames up to here hold up others where nothing of their tenant passes.
+    given_up: AtomicU64,
 }
 
 /// How many frames the credit is for, however small they are.
@@ -125,7 +127,20 @@ impl Lane {
             frames: Ring::new(FRAMES_MAX, egress),
             acks: Ring::new(FRAMES_MAX, shard),
             awaited: AtomicBool::new(false),
+            given_up: AtomicU64::new(0),
         }
+    }
+
+    /// Frames up to this one go to the dead-letter queue where nothing of their tenant passes.
+    pub fn give_up(&self, to: Seq) {
+        if self.given_up.swap(to.0, Ordering::Relaxed) != to.0 {
+            self.frames.announce();
+        }
+    }
+
+    #[must_use]
+    pub fn given_up(&self) -> Seq {
+        Seq(self.given_up.load(Ordering::Relaxed))
     }
 
     /// The next that came back.
@@ -447,6 +462,24 @@ impl<D: Disk> Handoff<D> {
             self.acked_max = self.acked_max.max(*seq);
         }
         self.acked_at = Some(now);
+    }
+
+    /// Frames up to `seq` are not all acked, for one tenant or another.
+    #[must_use]
+    pub fn holds(&self, seq: Seq) -> bool {
+        let mut read_back = self.behind.values().chain(&self.unmet);
+        self.out.keys().next().is_some_and(|out| *out <= seq) || read_back.any(|at| at.next <= seq)
+    }
+
+    /// Frames behind `seq` are acked: whoever is not, holds them up.
+    #[must_use]
+    pub fn is_past(&self, seq: Seq) -> bool {
+        self.acked_max > seq
+    }
+
+    /// See [`Lane::give_up`].
+    pub fn give_up(&self, to: Seq) {
+        self.lane.give_up(to);
     }
 
     /// How far the sink is now.

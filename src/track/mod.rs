@@ -186,6 +186,12 @@ struct Queue {
     split_bytes: Option<usize>,
 }
 
+impl Queue {
+    fn holds(&self, to: Seq) -> bool {
+        self.in_flight.is_none() && self.pieces.front().is_some_and(|piece| piece.seq() <= to)
+    }
+}
+
 /// What goes of a stream, where frames that waited are sent.
 #[derive(Debug)]
 struct Pace {
@@ -546,6 +552,29 @@ impl Track {
         }
         self.landed(job.queue);
         self.forget_if_empty(job.queue);
+    }
+
+    /// Something of the frames up to `to` waits.
+    #[must_use]
+    pub fn holds(&self, to: Seq) -> bool {
+        self.queues.values().any(|queue| queue.holds(to))
+    }
+
+    /// What waits of the frames up to `to` goes to the dead-letter queue: a piece of each queue, for it
+    /// is read for that.
+    pub fn give_up(&mut self, to: Seq, because: &Because) {
+        let keys: Vec<u64> = self.queues.keys().copied().collect();
+        for key in keys {
+            let queue = self.queue(key);
+            if queue.holds(to) {
+                let piece = queue.pieces.pop_front().expect("it holds one");
+                let attempts = queue.failures;
+                queue.plan.clear();
+                self.landed(key);
+                self.rejected(&piece, piece.part(), because, attempts);
+            }
+            self.forget_if_empty(key);
+        }
     }
 
     /// A push of this queue is over, one way or another.

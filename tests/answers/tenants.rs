@@ -1,11 +1,12 @@
 //! One tenant that Loki refuses holds up no other.
 
-use super::ask::{Pushed, breakers, numbered, push, stored, taken_of};
+use super::ask::{Pushed, breakers, get, letters, numbered, push, stored, taken_of};
 use crate::abuse::client::noise;
 use crate::bed::{Bed, PATIENCE, eventually, stop};
 use bench::measure::now_ns;
 use bench::product::Product;
 use bench::stub::Fault;
+use std::collections::BTreeSet;
 
 const SLOW: &str = "slow";
 const LOCKED: &str = "locked";
@@ -142,5 +143,43 @@ fn kills_while_tenants_are_refused_lose_nothing() {
     }
     let expected: Vec<String> = (0..4).flat_map(small).collect();
     assert_eq!(stored(&bed, WELL), expected, "byte for byte, where it was sent again");
+    stop(product);
+}
+
+/// The log cannot hold what the others push while it keeps a tenant's first line.
+#[test]
+fn where_the_log_is_full_a_refused_tenant_goes_to_the_dead_letter_queue_and_the_others_go_on() {
+    let mut bed = bed();
+    bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
+    bed.setup.sink_keys.push("dlq: { reprocess: { interval: 1s, age_min: 0s } }".into());
+    let mut product = bed.start();
+    let of = |tenant, round: u64| numbered(&format!("{tenant} {round}"), 2);
+    let large =
+        |round| -> Vec<String> { (0..1000).map(|n| noise(round * 1000 + n, 1000)).collect() };
+    const ROUNDS: u64 = 40;
+    for round in 0..ROUNDS {
+        for tenant in [SLOW, LOCKED] {
+            push(&product, tenant, &[Pushed::now("a", of(tenant, round))]);
+        }
+        push(&product, WELL, &[Pushed::now("a", large(round))]);
+        let expected = (round + 1) * 1000;
+        eventually("the others go on", &product, || taken_of(&bed, WELL) >= expected);
+        if round == ROUNDS / 2 {
+            product.kill();
+            product = bed.start();
+        }
+    }
+    assert_refused(&bed);
+    let dlq = get(&product, "/dlq/stats");
+    assert!(dlq["entries"].as_u64() > Some(0), "{}", product.log());
+    assert_eq!(dlq["queues"][0]["by_reason"]["held"], dlq["entries"], "{dlq}");
+    bed.stub.heal();
+    for tenant in [SLOW, LOCKED] {
+        let expected: BTreeSet<String> = (0..ROUNDS).flat_map(|round| of(tenant, round)).collect();
+        eventually("a tenant that was refused gets all", &product, || {
+            stored(&bed, tenant).into_iter().collect::<BTreeSet<_>>() == expected
+        });
+    }
+    eventually("the queue is empty", &product, || letters(&product) == 0);
     stop(product);
 }

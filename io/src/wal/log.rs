@@ -398,6 +398,13 @@ impl Log {
         segments.take_while(|s| s.last_seq <= acked).map(|s| s.first_seq).collect()
     }
 
+    /// The last frame of the oldest segment, where that takes no more.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Seq> {
+        let closed = self.segments.len() - usize::from(self.tail.is_some());
+        self.segments.iter().take(closed).next().map(|segment| segment.last_seq)
+    }
+
     pub fn removed(&mut self, segments: &[Seq]) {
         for first_seq in segments {
             let segment = self.segments.pop_front().expect("removable named it");

@@ -203,6 +203,11 @@ impl<D: Disk> Wal<D> {
         self.log.borrow().disk_bytes()
     }
 
+    /// The last frame of the oldest segment, where that takes no more.
+    pub fn oldest(&self) -> Option<Seq> {
+        self.log.borrow().oldest()
+    }
+
     /// Whether a removal of acked segments is due.
     pub fn can_trim(&self) -> bool {
         !self.log.borrow().removable().is_empty()
