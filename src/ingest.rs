@@ -179,8 +179,6 @@ pub async fn run(
         routes.push(Route { handoff: RefCell::new(handoff), letters: Rc::new(letters) });
     }
     recovered(found);
-    intake.set_acked(wal.acked_by_all());
-    intake.open();
     let shard = Rc::new(Shard {
         options,
         links,
@@ -193,6 +191,8 @@ pub async fn run(
         sweep: Cell::new(false),
         adopted: Cell::new(false),
     });
+    shard.show_positions(Instant::now());
+    shard.intake.open();
     let sweeper = glommio::spawn_local(shard.clone().sweep_regularly());
     let commit = glommio::spawn_local(shard.clone().commit());
     let read = glommio::spawn_local(shard.clone().read()).detach();
@@ -508,6 +508,7 @@ impl Shard {
             for route in &self.routes {
                 more |= self.read_back(route, now).await?;
             }
+            self.show_positions(now);
             if more {
                 continue;
             }
@@ -531,6 +532,15 @@ impl Shard {
                     }
                     None => rung.await,
                 }
+            }
+        }
+    }
+
+    /// Tells those who seal streams apart how far the sinks are.
+    fn show_positions(&self, now: Instant) {
+        for (sink, mut handoff) in self.routes().enumerate() {
+            if let Some(position) = handoff.take_position(now) {
+                self.intake.set_position(sink, position);
             }
         }
     }
@@ -569,7 +579,6 @@ impl Shard {
                 handoff.acked()
             };
             self.wal.ack(sink, acked);
-            self.intake.set_acked(self.wal.acked_by_all());
             self.moved.ring();
         }
     }
@@ -618,7 +627,7 @@ impl Shard {
         }
         self.links.counts.backlog_frames.inc_by(batch.frames.len() as u64);
         let durable = self.wal.ladder().durable.0;
-        route.handoff.borrow_mut().finish_read(from, batch.frames, backlog, durable);
+        route.handoff.borrow_mut().finish_read(from, batch.frames, backlog, durable, now);
         Ok(true)
     }
 

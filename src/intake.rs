@@ -4,8 +4,9 @@
 use crate::alone::Standing;
 use crate::batch::Batch;
 use crate::block::{self, Block};
+use crate::handoff::Position;
 use io::format::Seq;
-use io::wal::{Acked, Sealed};
+use io::wal::Sealed;
 use shards::bell::LocalBell;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -93,8 +94,8 @@ pub struct Intake {
     /// Rung when there is room again.
     room: LocalBell,
     state: Cell<State>,
-    /// Up to here every sink has everything, tenant by tenant.
-    acked: RefCell<Acked>,
+    /// Of each sink.
+    positions: RefCell<Vec<Position>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -275,20 +276,27 @@ impl Intake {
             urgent: LocalBell::default(),
             room: LocalBell::default(),
             state: Cell::new(State::Starting),
-            acked: RefCell::default(),
+            positions: RefCell::default(),
         }
     }
 
-    /// Every sink has everything up to here.
-    pub fn set_acked(&self, acked: Acked) {
-        self.acked.replace(acked);
+    /// How far a sink is.
+    pub fn set_position(&self, sink: usize, position: Position) {
+        let mut positions = self.positions.borrow_mut();
+        if positions.len() <= sink {
+            positions.resize_with(sink + 1, Position::default);
+        }
+        positions[sink] = position;
     }
 
-    /// Every sink has everything of this tenant up to here: one that stands still is not to keep the
-    /// streams of others apart.
+    /// Everything of this tenant up to here is at the sinks: a tenant that stands still is not to keep
+    /// the streams of others apart, nor a sink those that go to others.
     #[must_use]
     pub fn acked(&self, tenant: &str) -> Seq {
-        self.acked.borrow().of(tenant)
+        let positions = self.positions.borrow();
+        let of = |position: &Position| position.acked(tenant);
+        let level = positions.iter().filter_map(|position| position.of(tenant)).min();
+        level.or_else(|| positions.iter().map(of).min()).unwrap_or(Seq::NONE)
     }
 
     /// Rung when something came.

@@ -161,7 +161,7 @@ impl Part<'_> {
             stream: stream_key(labels),
             oldest_arrival_ns,
             oldest_stamp_ns: block.oldest_stamp_ns,
-            earlier_run: false,
+            read_back: false,
             raw_len: block.raw_len,
             entries: block.entries,
             body: Arc::new(block.body),

@@ -21,7 +21,7 @@ use io::format::Seq;
 use io::wal::{Acked, Backlog, Durable, Place, Wal};
 use shards::bell::Bell;
 use shards::ring::Ring;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -38,9 +38,10 @@ pub struct Frame {
     pub oldest_stamp_ns: i64,
     pub raw_len: u32,
     pub entries: u32,
-    /// It was in the log when this run began. What is said of the streams that travel alone (they
-    /// travel with others again only when all of that is acked) holds within a run.
-    pub earlier_run: bool,
+    /// It was read back from the log, or came behind such a frame, or behind one that stood still. So it
+    /// may hold streams that travelled alone before and have not arrived: other sinks are further, or an
+    /// earlier run knew nothing of it.
+    pub read_back: bool,
     /// One snappy block; sinks share it.
     pub body: Arc<Vec<u8>>,
 }
@@ -56,7 +57,7 @@ impl Frame {
             oldest_stamp_ns: durable.oldest_stamp_ns,
             raw_len: durable.raw_len,
             entries: durable.entries,
-            earlier_run: false,
+            read_back: false,
             body: Arc::new(durable.body),
         }
     }
@@ -76,7 +77,7 @@ impl Frame {
             oldest_stamp_ns: 0,
             raw_len: 0,
             entries: 1,
-            earlier_run: false,
+            read_back: false,
             body: Arc::default(),
         }
     }
@@ -175,6 +176,44 @@ struct Out {
     charge: u64,
 }
 
+/// How far a sink is, for those who seal streams apart until they have arrived.
+#[derive(Debug, Clone, Default)]
+pub struct Position {
+    acked: Acked,
+    all_behind: bool,
+    /// Whose frames are told to be read back.
+    behind: HashSet<Arc<str>>,
+}
+
+impl Position {
+    #[must_use]
+    pub fn up_to(seq: Seq) -> Position {
+        Position { acked: Acked::up_to(seq), ..Position::default() }
+    }
+
+    /// Everything of a tenant up to here has arrived. None where its frames are read back: then whoever
+    /// sends them looks after its streams, and nobody else need wait for them.
+    #[must_use]
+    pub fn of(&self, tenant: &str) -> Option<Seq> {
+        let behind = self.all_behind || self.behind.contains(tenant);
+        (!behind).then(|| self.acked.of(tenant))
+    }
+
+    /// As above, of one that is behind as well.
+    #[must_use]
+    pub fn acked(&self, tenant: &str) -> Seq {
+        self.acked.of(tenant)
+    }
+}
+
+/// What a tenant has out.
+#[derive(Debug)]
+struct Share {
+    charge: u64,
+    /// When something of it was acked last, or since when it has something out.
+    moved_at: Instant,
+}
+
 /// Where a tenant is that has fallen behind: its next frame stands there, or later.
 #[derive(Debug, Clone, Copy)]
 struct Behind {
@@ -191,7 +230,7 @@ pub struct Handoff<D: Disk> {
     out: BTreeMap<Seq, Out>,
     out_bytes: u64,
     /// Of `out`, by tenant.
-    tenants: HashMap<Arc<str>, u64>,
+    tenants: HashMap<Arc<str>, Share>,
     under_way: usize,
     /// Frames that the credit has room for and that have not gone over.
     waiting: VecDeque<Frame>,
@@ -210,8 +249,10 @@ pub struct Handoff<D: Disk> {
     reading: bool,
     /// Where the last durable frame ends.
     place: Option<Place>,
-    /// The last frame of the run before.
-    recovered: Seq,
+    /// Tenants of which frames were read back, or that stood still, until nothing of them is out.
+    read_back: HashSet<Arc<str>>,
+    /// What is acked, or who is behind, is not what it was.
+    moved: bool,
     /// The highest frame that is acked.
     acked_max: Seq,
     acked_at: Option<Instant>,
@@ -219,7 +260,8 @@ pub struct Handoff<D: Disk> {
     looked_at: Option<Instant>,
 }
 
-/// After so long without an ack, tenants that were not met since the start are looked for.
+/// After so long without an ack a tenant stands still, and those that were not met since the start are
+/// looked for.
 const STILL_TIME: Duration = Duration::from_secs(2);
 /// Likewise after so long in which there was no room for looking.
 const LOOK_TIME: Duration = Duration::from_millis(200);
@@ -256,7 +298,8 @@ impl<D: Disk> Handoff<D> {
             backlog: None,
             reading: false,
             place: None,
-            recovered: durable,
+            read_back: HashSet::new(),
+            moved: true,
             acked_max: acked.all,
             acked_at: None,
             looked_at: None,
@@ -272,8 +315,10 @@ impl<D: Disk> Handoff<D> {
                 continue;
             }
             if self.allows(frame) {
-                self.enqueue(frame.clone());
+                let read_back = self.read_back.contains(&frame.tenant);
+                self.enqueue(Frame { read_back, ..frame.clone() }, now);
             } else {
+                self.moved = true;
                 let (next, charge) = (frame.seq, self.charge(frame));
                 let behind = Behind { next, place: before, charge };
                 self.behind.insert(frame.tenant.clone(), behind);
@@ -310,7 +355,7 @@ impl<D: Disk> Handoff<D> {
     }
 
     fn out_of(&self, tenant: &str) -> u64 {
-        self.tenants.get(tenant).copied().unwrap_or(0)
+        self.tenants.get(tenant).map_or(0, |share| share.charge)
     }
 
     fn allows(&self, frame: &Frame) -> bool {
@@ -325,10 +370,11 @@ impl<D: Disk> Handoff<D> {
         self.out.len() < FRAMES_MAX && (out == 0 || charge <= room)
     }
 
-    fn enqueue(&mut self, frame: Frame) {
+    fn enqueue(&mut self, frame: Frame, now: Instant) {
         let charge = self.charge(&frame);
         self.out_bytes += charge;
-        *self.tenants.entry(frame.tenant.clone()).or_default() += charge;
+        let new = || Share { charge: 0, moved_at: now };
+        self.tenants.entry(frame.tenant.clone()).or_insert_with(new).charge += charge;
         self.out.insert(frame.seq, Out { tenant: frame.tenant.clone(), charge });
         self.waiting_bytes += frame.bytes();
         self.waiting.push_back(frame);
@@ -392,14 +438,14 @@ impl<D: Disk> Handoff<D> {
         frames: Vec<Durable>,
         backlog: Backlog<D>,
         durable: Seq,
+        now: Instant,
     ) {
         self.collected_at = None;
         let mut refused: Vec<Arc<str>> = Vec::new();
         let mut before = None;
         for durable in frames {
             let here = Some(durable.place);
-            let earlier_run = durable.seq <= self.recovered;
-            let frame = Frame { earlier_run, ..Frame::of(durable) };
+            let frame = Frame { read_back: true, ..Frame::of(durable) };
             let known = self.behind.get(&frame.tenant).copied().or(self.unmet);
             // Who stands before what was read has not seen it: it is not its turn.
             if let Some(known) = known.filter(|at| (from..=frame.seq).contains(&at.next)) {
@@ -409,7 +455,8 @@ impl<D: Disk> Handoff<D> {
                 if taken {
                     let at = Behind { next: frame.seq.next(), place: here, charge: 0 };
                     self.behind.insert(frame.tenant.clone(), at);
-                    self.enqueue(frame);
+                    self.read_back.insert(frame.tenant.clone());
+                    self.enqueue(frame, now);
                 } else if !refused.contains(&frame.tenant) {
                     let charge = self.charge(&frame);
                     let at = Behind { next: frame.seq, place: before, charge };
@@ -432,8 +479,11 @@ impl<D: Disk> Handoff<D> {
         if self.unmet.is_none() {
             self.behind.retain(|_, at| at.next <= durable);
         }
+        let (out, behind) = (&self.tenants, &self.behind);
+        self.read_back.retain(|tenant| out.contains_key(tenant) || behind.contains_key(tenant));
         self.backlog = Some(backlog);
         self.reading = false;
+        self.moved = true;
     }
 
     /// The reader, where nobody needs it any more: to be closed.
@@ -455,13 +505,18 @@ impl<D: Disk> Handoff<D> {
                 self.out.remove(seq).expect("acked once, and it went over");
             self.out_bytes -= charge;
             let left = self.tenants.get_mut(&tenant).expect("it has something out");
-            *left -= charge;
-            if *left == 0 {
+            left.charge -= charge;
+            left.moved_at = now;
+            if left.charge == 0 {
                 self.tenants.remove(&tenant);
+                if !self.behind.contains_key(&tenant) {
+                    self.read_back.remove(&tenant);
+                }
             }
             self.acked_max = self.acked_max.max(*seq);
         }
         self.acked_at = Some(now);
+        self.moved = true;
     }
 
     /// Frames up to `seq` are not all acked, for one tenant or another.
@@ -498,6 +553,19 @@ impl<D: Disk> Handoff<D> {
             }
         }
         Acked { all, behind }
+    }
+
+    /// How far the sink is, where that is news.
+    pub fn take_position(&mut self, now: Instant) -> Option<Position> {
+        let stands = |share: &Share| now.saturating_duration_since(share.moved_at) >= STILL_TIME;
+        for (tenant, _) in self.tenants.iter().filter(|(_, share)| stands(share)) {
+            self.moved |= self.read_back.insert(tenant.clone());
+        }
+        std::mem::take(&mut self.moved).then(|| Position {
+            acked: self.acked(),
+            all_behind: self.unmet.is_some(),
+            behind: self.behind.keys().chain(&self.read_back).cloned().collect(),
+        })
     }
 
     /// Before a wait: asks to be woken by acks where they are needed, which is where frames wait for

@@ -84,7 +84,7 @@ impl Bed {
             let from = backlog.next();
             let read = block_on(backlog.read(&self.wal, bytes)).unwrap();
             let durable = self.wal.ladder().durable.0;
-            self.handoff.finish_read(from, read.frames, backlog, durable);
+            self.handoff.finish_read(from, read.frames, backlog, durable, self.start);
         }
     }
 

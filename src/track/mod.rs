@@ -261,6 +261,10 @@ impl Track {
         let newest_mixed = self.newest_mixed;
         if frame.stream == MIXED {
             self.newest_mixed = frame.seq;
+            if frame.read_back {
+                // It may hold what travels alone.
+                self.troubled.extend(self.queues.keys().filter(|key| **key != MIXED));
+            }
         }
         let queue = self.queues.entry(frame.stream).or_default();
         let mut after = Seq::NONE;
@@ -268,8 +272,7 @@ impl Track {
             // It may have travelled with others until now.
             after = newest_mixed;
         }
-        if frame.stream != MIXED && frame.earlier_run {
-            self.troubled.insert(frame.stream);
+        if frame.stream != MIXED && frame.read_back {
             after = newest_mixed;
         }
         queue.pieces.push_back(Piece { after, ..Piece::of(frame) });

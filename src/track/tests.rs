@@ -171,14 +171,15 @@ fn whatever_a_sink_refuses_the_rest_is_stored_in_order() {
         let mut at = 0;
         let frames = 1 + random(30);
         let mut apart = HashSet::new();
-        let earlier_run = random(2) == 0;
+        // From where on frames are read back, and hold what travels alone elsewhere.
+        let read_back_from = if random(2) == 0 { 0 } else { random(frames + 1) as u64 };
         let old_until = if random(3) == 0 { random(50) as i64 } else { 0 };
         for seq in 1..=frames as u64 {
             let alone = (random(4) == 0).then(|| random(STREAMS));
-            if !earlier_run {
-                apart.extend(alone);
-            }
-            let together: Vec<usize> = (0..STREAMS).filter(|s| !apart.contains(s)).collect();
+            let read_back = seq >= read_back_from;
+            apart.extend(alone);
+            let together: Vec<usize> =
+                (0..STREAMS).filter(|s| read_back || !apart.contains(s)).collect();
             if alone.is_none() && together.is_empty() {
                 continue;
             }
@@ -198,7 +199,7 @@ fn whatever_a_sink_refuses_the_rest_is_stored_in_order() {
             if random(40) == 0 {
                 sink.limited.insert(labels(random(STREAMS)));
             }
-            track.take_in(Frame { earlier_run, ..frame(seq, &entries, alone) });
+            track.take_in(Frame { read_back, ..frame(seq, &entries, alone) });
             taken.push(Seq(seq));
             all.extend(entries);
         }

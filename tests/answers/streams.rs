@@ -8,7 +8,9 @@ use crate::abuse::client::noise;
 use crate::bed::{Bed, PATIENCE, eventually, stop};
 use bench::load::{self, Rotation, Workload, Writer};
 use bench::measure::now_ns;
-use bench::stub::{Away, Fault, Limits, Rate, Reason as Refused, Travels};
+use bench::stub::{
+    Accounting, Away, Fault, Limits, Options, Rate, Reason as Refused, Stub, Travels,
+};
 use log_capturer::dlq::{Reason, Record};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -299,5 +301,45 @@ fn what_is_above_the_burst_of_its_stream_is_sent_in_parts() {
     let stats = bed.stub.stats();
     assert!(stats.refused[&Refused::StreamRate] > 0, "{stats:?}");
     assert_eq!((stats.entries_hidden, letters(&product)), (0, 0), "{stats:?}");
+    stop(product);
+}
+
+/// A stream that has arrived at one sink travels with others there, though another sink is away; and to
+/// that one it goes alone first, when it comes back.
+#[test]
+fn a_sink_that_is_away_does_not_keep_streams_apart_for_the_other() {
+    let mut bed = Bed::new();
+    let far = Stub::start(Options::new(Accounting::PerLine)).unwrap();
+    let url = far.url();
+    bed.setup
+        .sink_keys
+        .push(format!("timeout: 2s\n  far:\n    type: loki\n    url: {url:?}\n    linger: 5ms"));
+    far.go_away(Away::Refusing);
+    let product = bed.start();
+    let jobs: Vec<String> = (0..6).map(|n| format!("job-{n}")).collect();
+    let mut count = 0;
+    let mut round = || {
+        let lines = |job: &String| Pushed::now(job, [format!("line {count}")]);
+        push(&product, "", &jobs.iter().map(lines).collect::<Vec<_>>());
+        count += 1;
+        bed.entries(count * jobs.len());
+    };
+    round();
+    // That sink stands still.
+    std::thread::sleep(Duration::from_secs(4));
+    let together =
+        || -> u64 { bed.stub.all_travels().values().map(|travels| travels.together).sum() };
+    let before = together();
+    (0..20).for_each(|_| round());
+    let rounds = together() - before;
+    assert!(rounds >= 19 * jobs.len() as u64, "{rounds}: {:#?}", bed.stub.all_travels());
+    far.come_back();
+    let lines = (count * jobs.len()) as u64;
+    let all = far.wait_until(PATIENCE, |stats| stats.unmarked - stats.unmarked_repeated >= lines);
+    assert!(all, "{:?}\n{}", far.stats(), product.log());
+    for ((_, labels), Travels { created_alone, .. }) in far.all_travels() {
+        assert!(created_alone != Some(false), "{labels} was created in company");
+    }
+    assert_eq!(far.stats().out_of_order, 0);
     stop(product);
 }

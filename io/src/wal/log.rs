@@ -374,20 +374,6 @@ impl Log {
         &self.sinks[sink]
     }
 
-    /// How far every sink is, tag by tag.
-    #[must_use]
-    pub fn acked_by_all(&self) -> Acked {
-        let all = self.sinks.iter().map(|acked| acked.all).min().expect("there is a sink");
-        let mut behind = BTreeMap::new();
-        for (tag, acked) in self.sinks.iter().flat_map(|acked| &acked.behind) {
-            if *acked < all {
-                let known = behind.entry(tag.clone()).or_insert(*acked);
-                *known = (*known).min(*acked);
-            }
-        }
-        Acked { all, behind }
-    }
-
     /// Segments of which every frame is acked, but never the one that takes frames or is to.
     #[must_use]
     pub fn removable(&self) -> Vec<Seq> {

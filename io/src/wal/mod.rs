@@ -176,11 +176,6 @@ impl<D: Disk> Wal<D> {
         self.log.borrow().acked(sink).clone()
     }
 
-    /// How far every sink is.
-    pub fn acked_by_all(&self) -> Acked {
-        self.log.borrow().acked_by_all()
-    }
-
     pub fn sent(&self, sent: Seq) {
         self.log.borrow_mut().sent(sent);
     }

@@ -3,8 +3,9 @@
 use super::loki;
 use io::format::Seq;
 use io::http::BodyMemory;
-use io::wal::{Acked, Sealed};
+use io::wal::Sealed;
 use log_capturer::alone;
+use log_capturer::handoff::Position;
 use log_capturer::intake::{self, Intake};
 use log_capturer::receive::admit::{self, Door};
 use log_capturer::receive::body::{Body, Decoder, Encoding};
@@ -152,7 +153,7 @@ impl Bed {
         });
         assert!(lost == 0 && self.intake.is_empty());
         // Once acked, streams travel together.
-        self.intake.set_acked(Acked::up_to(Seq(u64::MAX)));
+        self.intake.set_position(0, Position::up_to(Seq(u64::MAX)));
         frames.iter().flat_map(stored).collect()
     }
 }
