@@ -128,6 +128,39 @@ fn a_gateway_that_asks_for_a_certificate_gets_the_right_one() {
 }
 
 #[test]
+fn certificates_are_read_again_when_they_change() {
+    let clients = Authority::new();
+    let (mut bed, gateway, authority) = secured("localhost", Some(&clients));
+    let (ca_file, dir) = (authority.file(&bed.setup.dir), bed.setup.dir.clone());
+    let right = std::fs::read(&ca_file).unwrap();
+    let issue = |authority: &Authority| {
+        let issued = authority.issue("client");
+        (write(&dir, "cert.pem", &issued.cert), write(&dir, "key.pem", &issued.key))
+    };
+    // The authority that the gateway had once, and a certificate by it.
+    let old = Authority::new();
+    old.file(&bed.setup.dir);
+    let (cert, key) = issue(&old);
+    let files = [("ca_file", &*ca_file), ("cert_file", &*cert), ("key_file", &*key)];
+    bed.setup.sink_keys.push(tls_keys(&files));
+    let product = bed.start();
+    bed.append("a.log", "kept\n");
+    let says = |text: &str| eventually(text, &product, || product.log().contains(text));
+    says("invalid peer certificate");
+    // Half of it is there: what it held last is used.
+    std::fs::write(&ca_file, &right[..right.len() / 4 * 3]).unwrap();
+    says("what the files of TLS held last is used");
+    std::fs::write(&ca_file, &right).unwrap();
+    says("the files of TLS were read again");
+    // The gateway is trusted now, and does not trust the client yet.
+    assert_eq!(bed.stub.stats().unmarked, 0, "{}", product.log());
+    issue(&clients);
+    assert_eq!(bed.texts(1), ["kept"]);
+    assert!(count(&gateway.counts().handshakes_failed) > 0);
+    stop(product);
+}
+
+#[test]
 fn files_that_cannot_be_used_are_said_at_the_start() {
     for (key, file) in
         [("tls", "ca_file: /nowhere/ca.pem"), ("auth", "bearer: { token_file: /nowhere/token }")]

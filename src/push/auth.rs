@@ -1,11 +1,12 @@
 //! Who asks: the Authorization header, from a secret that may change in its file.
 
+use crate::lock;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use ureq::http::HeaderValue;
 
@@ -23,7 +24,7 @@ pub enum Source {
 }
 
 /// How often a file is looked at, whether it changed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A file that is larger is another file.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
@@ -46,7 +47,7 @@ struct Held {
 
 /// What of a file changes when its content does.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct State {
+pub struct State {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -54,7 +55,7 @@ struct State {
 }
 
 impl State {
-    fn of(file: &Path) -> Option<State> {
+    pub fn of(file: &Path) -> Option<State> {
         let meta = fs::metadata(file).ok()?;
         Some(State {
             device: meta.dev(),
@@ -102,7 +103,7 @@ impl Authorization {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 
     fn look(&self, held: &mut Held) {

@@ -4,11 +4,13 @@
 //! - [`address`]: where connections go;
 //! - [`proxy`]: through which proxy;
 //! - [`wire`]: how they are made;
+//! - [`agent`]: what of that is made anew when files change;
 //! - [`tls`]: whom they trust, and who they are;
 //! - [`auth`]: who asks;
 //! - [`reply`]: what came back.
 
 mod address;
+mod agent;
 pub mod auth;
 pub mod proxy;
 mod reply;
@@ -23,6 +25,7 @@ use crate::track::{Job, Piece};
 use crate::verdict::Answer;
 use crate::{block, part};
 use address::Addresses;
+use agent::Agents;
 use auth::Authorization;
 use proxy::Way;
 use std::sync::Arc;
@@ -90,7 +93,7 @@ struct Again {
 /// Posts pushes; one for all senders, which share its connections.
 #[derive(Clone)]
 pub struct Client {
-    agent: ureq::Agent,
+    agents: Arc<Agents>,
     addresses: Addresses,
     key: String,
     url: Uri,
@@ -99,6 +102,31 @@ pub struct Client {
     through: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     auth: Option<Arc<Authorization>>,
+}
+
+fn agent(
+    options: &Options,
+    url: &Uri,
+    tunnel: Option<ureq::Proxy>,
+    forwards: bool,
+    addresses: Addresses,
+) -> Result<ureq::Agent, String> {
+    let tls = tls::config(&options.tls, &options.key)?;
+    let connector = wire::connector(url, options.tls.server_name.as_deref(), forwards)?;
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(options.timeout))
+        .max_idle_connections_per_host(options.connections)
+        .max_idle_connections(options.connections)
+        .max_idle_age(IDLE_TIME_MAX)
+        // Every answer is judged, none is followed and none turned into an error.
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(tunnel)
+        .tls_config(tls)
+        .user_agent(concat!("log-capturer/", env!("CARGO_PKG_VERSION")))
+        .build();
+    Ok(ureq::Agent::with_parts(config, connector, addresses))
 }
 
 impl Client {
@@ -135,27 +163,15 @@ impl Client {
                 forward = Some(proxy);
             }
         }
-        let tls = tls::config(&options.tls, sink)?;
-        let server_name = options.tls.server_name.as_deref();
-        let connector = wire::connector(&url, server_name, forward.is_some())?;
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(options.timeout))
-            .max_idle_connections_per_host(options.connections)
-            .max_idle_connections(options.connections)
-            .max_idle_age(IDLE_TIME_MAX)
-            // Every answer is judged, none is followed and none turned into an error.
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(tunnel)
-            .tls_config(tls)
-            .user_agent(concat!("log-capturer/", env!("CARGO_PKG_VERSION")))
-            .build();
-        let addresses = Addresses::new(forward);
-        let agent = ureq::Agent::with_parts(config, connector, addresses.clone());
+        let addresses = Addresses::new(forward.clone());
+        let make = {
+            let (options, url, addresses) = (options.clone(), url.clone(), addresses.clone());
+            move || agent(&options, &url, tunnel.clone(), forward.is_some(), addresses.clone())
+        };
+        let agents = Agents::new(options.tls.files().cloned().collect(), make)?;
         let auth = options.auth.clone().map(|auth| Authorization::new(auth, sink)).transpose()?;
         Ok(Client {
-            agent,
+            agents: Arc::new(agents),
             addresses,
             key: sink.clone(),
             url,
@@ -216,7 +232,7 @@ impl Client {
         deadline: Instant,
     ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
         let tenant = &push.tenant;
-        let mut request = self.agent.post(&self.url).content_type("application/x-protobuf");
+        let mut request = self.agents.now().post(&self.url).content_type("application/x-protobuf");
         if !tenant.is_empty() {
             request = request.header("X-Scope-OrgID", &**tenant);
         }

@@ -1,4 +1,4 @@
-//! TLS to the sink: its files, read and checked once at the start, and what its errors mean.
+//! TLS to the sink: its files, read and checked, and what its errors mean.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -17,6 +17,12 @@ pub struct Options {
     pub key_file: Option<PathBuf>,
     /// What the sink's certificate is for, where that is not the host of the url.
     pub server_name: Option<String>,
+}
+
+impl Options {
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.ca_file, &self.cert_file, &self.key_file].into_iter().flatten()
+    }
 }
 
 /// What ureq is to do. It takes bad certificates for none, and a key that does not fit for a bug: so
