@@ -229,7 +229,9 @@ impl Shard {
                     self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
                     apart = alone;
                 }
-                self.read_chunk(file, &mut sources, &mut streams, &mut batch, &mut buffer).await;
+                let alone = apart.is_some();
+                self.read_chunk(file, alone, &mut sources, &mut streams, &mut batch, &mut buffer)
+                    .await;
                 if batch.raw_bytes() >= self.options.frame_raw_bytes {
                     self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
                 }
@@ -300,6 +302,7 @@ impl Shard {
     async fn read_chunk(
         &self,
         file: FileId,
+        alone: bool,
         sources: &mut Sources,
         streams: &mut Streams,
         batch: &mut Batch,
@@ -307,7 +310,6 @@ impl Shard {
     ) {
         let Some(opened) = sources.prepare(file, &self.links.counts) else { return };
         let offset = sources.offset(file);
-        let alone = self.travels_alone(&streams.get(sources.stream(file)).standing);
         let chunk_bytes = if alone { ALONE_CHUNK_BYTES } else { CHUNK_BYTES };
         // A line may be longer than a chunk: then the rest of it is asked for, too.
         let wanted = sources.chunk_bytes(file, chunk_bytes);
@@ -609,14 +611,13 @@ impl Shard {
             return Ok(false);
         };
         let from = backlog.next();
-        let batch = loop {
-            match backlog.read(&self.wal, bytes_max).await {
-                Err(WalError::Disk(error)) if error.is_full() => {
-                    tracing::warn!(%error, "the log cannot be read back now");
-                    glommio::timer::sleep(FULL_INTERVAL).await;
-                }
-                read => break read?,
+        let (batch, more) = match backlog.read(&self.wal, bytes_max).await {
+            // The other sinks go on, and a second later this is tried again.
+            Err(WalError::Disk(error)) if error.is_full() => {
+                tracing::warn!(%error, "the log cannot be read back now");
+                (wal::Batch::default(), false)
             }
+            read => (read?, true),
         };
         for Gap { segment, frames, damage } in &batch.gaps {
             self.links.counts.wal_gap_frames.inc_by(frames.last.0 - frames.first.0 + 1);
@@ -628,7 +629,7 @@ impl Shard {
         self.links.counts.backlog_frames.inc_by(batch.frames.len() as u64);
         let durable = self.wal.ladder().durable.0;
         route.handoff.borrow_mut().finish_read(from, batch.frames, backlog, durable, now);
-        Ok(true)
+        Ok(more)
     }
 
     async fn sweep_regularly(self: Rc<Self>) {

@@ -20,7 +20,7 @@ pub mod log;
 pub mod recovery;
 pub mod scan;
 
-pub use backlog::Backlog;
+pub use backlog::{Backlog, Batch};
 pub use ladder::Ladder;
 pub use log::{Acked, Options, Sealed};
 pub use recovery::{Gap, Recovered};
