@@ -15,6 +15,7 @@ use crate::lock;
 use crate::push::{Client, Push, Reply};
 use crate::track::{Because, Job, Terms, Track};
 use crate::verdict::{Answer, Reason, Scope, Verdict, backoff, judge};
+use io::failpoint;
 use perf::metrics;
 use shards::bell::Bell;
 use shards::stop::{Phase, Stop};
@@ -105,7 +106,9 @@ impl Egress {
             let push = Push::of(self.tenant(&claim.tenant), &claim.job);
             let started = Instant::now();
             self.counts.in_flight.inc();
+            failpoint::passed("push");
             let reply = self.client.post(&push);
+            failpoint::passed("push.answered");
             self.counts.in_flight.dec();
             self.counts.push_seconds.observe(started.elapsed().as_secs_f64());
             if let Some(date) = reply.date_unix_s.filter(|_| is_sinks_own(&reply.answer)) {

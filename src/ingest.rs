@@ -23,6 +23,7 @@ use crate::letters::{self, Letters};
 use crate::source::{self, Follow, Sources, Start, Taken};
 use crate::stream::{StreamId, Streams};
 use io::disk::DiskError;
+use io::failpoint;
 use io::format::{Cursor, Seq};
 use io::tail::{FileId, Identity};
 use io::uring::UringDisk;
@@ -433,6 +434,7 @@ impl Shard {
             }
             match self.wal.commit().await? {
                 Committed::Durable(frames) => {
+                    failpoint::passed("committed");
                     full = false;
                     self.links.counts.wal_full.set(0);
                     self.links.counts.commits.inc();
@@ -586,6 +588,7 @@ impl Shard {
     }
 
     async fn checkpoint(&self) -> Result<(), WalError> {
+        failpoint::passed("checkpoint");
         match self.wal.checkpoint().await {
             Ok(()) => {}
             // Segments stay until there is room for the checkpoint that lets them go.

@@ -12,6 +12,7 @@ use crate::dlq::{self, Dlq, DlqError, Origin, PutError, Reason, Record, Stored};
 use crate::handoff::{FRAMES_MAX, Frame, Lane};
 use crate::track::{Ack, Rejected};
 use crate::verdict;
+use io::failpoint;
 use io::format::Seq;
 use io::uring::UringDisk;
 use perf::metrics;
@@ -151,6 +152,7 @@ impl Letters {
             }
             match self.put(&mut next.records).await {
                 Ok(()) => {
+                    failpoint::passed("letters.stored");
                     self.full_said.set(false);
                     settled.extend(next.seqs);
                 }

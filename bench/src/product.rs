@@ -68,6 +68,8 @@ pub struct Setup {
     pub drain_timeout: String,
     /// The CPUs that the process may use; all where it is empty.
     pub cpus: Vec<usize>,
+    /// More of its environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -86,6 +88,7 @@ impl Setup {
             wal: "{}".into(),
             drain_timeout: "10s".into(),
             cpus: Vec::new(),
+            env: Vec::new(),
         }
     }
 
@@ -179,6 +182,7 @@ impl Product {
             .arg("run")
             .arg("--config")
             .arg(&config)
+            .envs(setup.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(output)
@@ -286,6 +290,11 @@ impl Product {
     /// kill -9.
     pub fn kill(self) {
         drop(self);
+    }
+
+    /// How it ended, where it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
     }
 }
 

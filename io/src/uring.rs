@@ -4,6 +4,7 @@
 //! have no place in the ring and run on the executor's blocking thread, so that none stalls a shard.
 
 use crate::disk::{Disk, DiskError, Entry, PARENTS_SYNCED};
+use crate::failpoint;
 use crate::format::{BLOCK_BYTES, TMP_SUFFIX};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use std::fs;
@@ -73,8 +74,11 @@ impl UringDisk {
             .await
             .map_err(|e| ring_error("create", tmp, e))?;
         let filled = async {
+            step("create.allocate", tmp)?;
             file.pre_allocate(bytes, false).await.map_err(|e| ring_error("allocate", tmp, e))?;
+            step("create.write", tmp)?;
             write_all(&file, tmp, 0, head).await?;
+            step("create.sync", tmp)?;
             file.fdatasync().await.map_err(|e| ring_error("sync", tmp, e))
         };
         match filled.await {
@@ -115,8 +119,11 @@ impl Disk for UringDisk {
         let renamed = {
             let path = path.clone();
             blocking(move || {
+                step("create.rename", &path)?;
                 fs::rename(&tmp, &path).map_err(|source| error("rename", &tmp, source))?;
-                sync_directory(&dir)
+                step("create.sync_directory", &path)?;
+                sync_directory(&dir)?;
+                step("create.done", &path)
             })
             .await
         };
@@ -131,12 +138,14 @@ impl Disk for UringDisk {
 
     async fn open(&self, name: &str) -> Result<UringFile, DiskError> {
         let path = self.dir.join(name);
+        step("open", &path)?;
         let file = DmaFile::open(&path).await.map_err(|e| ring_error("open", &path, e))?;
         file.fdatasync().await.map_err(|e| ring_error("sync", &path, e))?;
         Ok(UringFile { file, path })
     }
 
     async fn read(&self, file: &UringFile, at: u64, bytes: usize) -> Result<Vec<u8>, DiskError> {
+        step("read", &file.path)?;
         let read = file
             .file
             .read_at_aligned(at, bytes)
@@ -146,7 +155,9 @@ impl Disk for UringDisk {
     }
 
     async fn write(&self, file: &UringFile, at: u64, buffer: UringBuffer) -> Result<(), DiskError> {
-        write_all(&file.file, &file.path, at, buffer).await
+        step("write", &file.path)?;
+        write_all(&file.file, &file.path, at, buffer).await?;
+        step("write.done", &file.path)
     }
 
     async fn remove(&self, names: &[String]) -> Result<(), DiskError> {
@@ -154,6 +165,7 @@ impl Disk for UringDisk {
         blocking(move || {
             for name in names {
                 let path = dir.join(name);
+                step("remove", &path)?;
                 match fs::remove_file(&path) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                         return Err(error("remove", &path, e));
@@ -161,7 +173,9 @@ impl Disk for UringDisk {
                     _ => {}
                 }
             }
-            sync_directory(&dir)
+            step("remove.sync_directory", &dir)?;
+            sync_directory(&dir)?;
+            step("remove.done", &dir)
         })
         .await
     }
@@ -174,6 +188,7 @@ impl Disk for UringDisk {
             if to.exists() {
                 return Ok(());
             }
+            step("quarantine", &from)?;
             fs::copy(&from, &to).map_err(|source| error("copy to quarantine", &from, source))?;
             fs::set_permissions(&to, fs::Permissions::from_mode(0o600))
                 .map_err(|source| error("chmod", &to, source))
@@ -183,6 +198,7 @@ impl Disk for UringDisk {
 
     async fn close(&self, file: UringFile) -> Result<(), DiskError> {
         let UringFile { file, path } = file;
+        step("close", &path)?;
         file.close().await.map_err(|e| ring_error("close", &path, e))
     }
 }
@@ -228,6 +244,7 @@ async fn write_all(
 }
 
 fn list_directory(dir: &Path) -> Result<Vec<Entry>, DiskError> {
+    step("list", dir)?;
     // What a crash left between a rename and the sync of its directory is settled here.
     sync_directory(dir)?;
     let mut entries = Vec::new();
@@ -260,6 +277,10 @@ fn sync_directory(dir: &Path) -> Result<(), DiskError> {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     glommio::executor().spawn_blocking(work).await
+}
+
+fn step(name: &'static str, path: &Path) -> Result<(), DiskError> {
+    failpoint::at(name, path).map_err(|source| error(name, path, source))
 }
 
 fn error(operation: &'static str, path: &Path, source: std::io::Error) -> DiskError {

@@ -204,6 +204,7 @@ impl Receiver {
                 Ack::Durable => self.intake.durable(ticket, deadline).await?,
                 Ack::Memory => ticket.leave(taken.lines),
             }
+            io::failpoint::passed("answer");
         }
         if taken.refused.is_empty() { Ok(taken.lines) } else { Err(Error::Refused(taken.refused)) }
     }

@@ -9,7 +9,7 @@
 //! - [`clock`]: Loki's clock and ours;
 //! - [`letters`]: the dead-letter queue of a running process.
 
-mod ask;
+pub mod ask;
 
 mod clock;
 mod letters;

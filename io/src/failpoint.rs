@@ -1,0 +1,112 @@
+//! Steps at which a test has the process killed, or the step fail. Without the feature `failpoints`,
+//! which only tests turn on, nothing of this is there.
+//!
+//! `LOG_CAPTURER_FAILPOINTS` holds rules, separated by commas: `STEP[:PART]@FROM[..TO]=WHAT`. The
+//! FROM-th time that STEP is reached with a path that contains PART (and further times, up to TO)
+//! WHAT happens: `kill`, or an error by its number, such as `28` (ENOSPC).
+
+use std::path::Path;
+
+/// Says that a step is reached; `path` is what it is done to.
+///
+/// # Errors
+/// What a rule says.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn at(_: &'static str, _: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(feature = "failpoints")]
+pub use rules::at;
+
+/// As [`at`], of a step that cannot fail.
+#[inline]
+pub fn passed(step: &'static str) {
+    let _ = at(step, Path::new(""));
+}
+
+#[cfg(feature = "failpoints")]
+mod rules {
+    use super::Path;
+    use std::io;
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[derive(Debug)]
+    struct Rule {
+        step: String,
+        part: String,
+        from: u64,
+        to: u64,
+        what: What,
+        reached: AtomicU64,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum What {
+        Kill,
+        Error(i32),
+    }
+
+    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+        let text = std::env::var("LOG_CAPTURER_FAILPOINTS").unwrap_or_default();
+        let rules = text.split(',').filter(|rule| !rule.is_empty());
+        rules.map(|rule| parse(rule).unwrap_or_else(|| panic!("no rule: {rule}"))).collect()
+    });
+
+    fn parse(rule: &str) -> Option<Rule> {
+        let (reached, what) = rule.split_once('=')?;
+        let (step, times) = reached.split_once('@')?;
+        let (step, part) = step.split_once(':').unwrap_or((step, ""));
+        let (from, to) = times.split_once("..").unwrap_or((times, times));
+        let what = match what {
+            "kill" => What::Kill,
+            errno => What::Error(errno.parse().ok()?),
+        };
+        Some(Rule {
+            step: step.into(),
+            part: part.into(),
+            from: from.parse().ok()?,
+            to: to.parse().ok()?,
+            what,
+            reached: AtomicU64::new(0),
+        })
+    }
+
+    pub fn at(step: &'static str, path: &Path) -> io::Result<()> {
+        for rule in RULES.iter().filter(|rule| rule.step == step) {
+            if !path.to_string_lossy().contains(&rule.part) {
+                continue;
+            }
+            let time = rule.reached.fetch_add(1, Ordering::Relaxed) + 1;
+            if (rule.from..=rule.to).contains(&time) {
+                match rule.what {
+                    What::Kill => {
+                        let this = rustix::process::getpid();
+                        rustix::process::kill_process(this, rustix::process::Signal::KILL)?;
+                        std::thread::park();
+                    }
+                    What::Error(errno) => return Err(io::Error::from_raw_os_error(errno)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn rules_say_where_when_and_what() {
+            let rule = parse("write.done:checkpoint@3..9=28").unwrap();
+            assert_eq!((rule.step.as_str(), rule.part.as_str()), ("write.done", "checkpoint"));
+            assert_eq!((rule.from, rule.to, rule.what), (3, 9, What::Error(28)));
+            let rule = parse("read@1=kill").unwrap();
+            assert_eq!((rule.part.as_str(), rule.from, rule.to), ("", 1, 1));
+            assert_eq!(rule.what, What::Kill);
+            assert!(parse("read@x=kill").is_none() && parse("read=kill").is_none());
+        }
+    }
+}
