@@ -4,7 +4,7 @@
 //! - [`files`]: what happens to files, every line arrives once;
 //! - [`lines`]: what stands in files, long, half and odd lines;
 //! - [`stops`]: SIGTERM and kill -9 at any moment;
-//! - [`crash`]: kills and failures at every step that touches disk or network;
+//! - [`crash`]: kills, power, failing disks;
 //! - [`http`]: what is pushed by HTTP;
 //! - [`abuse`]: hostile, broken and slow clients;
 //! - [`clients`]: clients that others wrote;

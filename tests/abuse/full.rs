@@ -2,12 +2,10 @@
 
 use super::client::{Answer, Client, MIB, RAW, assert_told_to_wait, missing, noise};
 use crate::bed::{Bed, eventually, stop};
+use crate::crash::disks::Mounted;
 use bench::product::Product;
 use bench::stub::Away;
-use std::fs::{self, File};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Posts what uses up some seconds of 1 KiB a second.
 fn post_much(product: &Product, source: Ipv4Addr) -> Answer {
@@ -82,36 +80,6 @@ fn with_the_quota_used_up_posts_are_told_to_wait_and_none_that_was_taken_is_lost
     let product = bed.start();
     assert_fills_and_recovers(&bed, &product);
     stop(product);
-}
-
-/// A small file system at `dir`, until it is dropped.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn ext4(image: &Path, dir: &Path, bytes: u64) -> Result<Mounted, String> {
-        let run = |program: &str, args: &[&str]| match Command::new(program).args(args).output() {
-            Err(error) => Err(format!("{program}: {error}")),
-            Ok(output) if !output.status.success() => {
-                Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
-            }
-            Ok(_) => Ok(()),
-        };
-        File::create(image).and_then(|file| file.set_len(bytes)).map_err(|e| e.to_string())?;
-        fs::create_dir_all(dir).map_err(|e| e.to_string())?;
-        let (image, text) = (image.to_str().expect("text"), dir.to_str().expect("text"));
-        run("mkfs.ext4", &["-q", "-m", "0", "-E", "root_owner=0:0", image])?;
-        run("mount", &["-o", "loop", image, text])?;
-        let mounted = Mounted(dir.to_owned());
-        run("chmod", &["700", text])?;
-        Ok(mounted)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Lazily: the product may have been killed just now.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]
