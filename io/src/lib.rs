@@ -9,6 +9,7 @@ pub mod format;
 pub mod wal;
 
 pub mod disk;
+pub mod map;
 pub mod plain;
 pub mod sim;
 pub mod uring;

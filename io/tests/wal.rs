@@ -421,6 +421,28 @@ fn without_checkpoints_the_oldest_frame_comes_first() {
 }
 
 #[test]
+fn a_checkpoint_knows_more_of_sources_than_the_frames_before_it() {
+    let disk = several_segments(4);
+    let (wal, recovered) = open(&disk);
+    let cursor = |ino, stamp_ns, offset| Cursor {
+        stamp_ns,
+        offset,
+        ..recovered.cursors.iter().find(|cursor| cursor.identity.ino == ino).unwrap().clone()
+    };
+    assert!(wal.adopt(cursor(0, 1, 50)));
+    wal.forget(&cursor(2, 0, 0).identity);
+    run(wal.checkpoint()).unwrap();
+    let offsets = |disk: &SimDisk| -> Vec<(u64, u64)> {
+        open(disk).1.cursors.iter().map(|cursor| (cursor.identity.ino, cursor.offset)).collect()
+    };
+    assert_eq!(offsets(&disk), [(0, 50), (1, 4)]);
+    // A frame behind it counts again.
+    wal.append(frame(5)).unwrap();
+    run(wal.commit()).unwrap();
+    assert_eq!(offsets(&disk), [(0, 50), (1, 4), (2, 5)]);
+}
+
+#[test]
 fn each_sink_and_each_tag_of_it_goes_on_where_it_was() {
     let names = |sinks: &[&str]| Options {
         sinks: sinks.iter().map(ToString::to_string).collect(),
