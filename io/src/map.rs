@@ -155,7 +155,7 @@ mod tests {
         fs::write(&path, [7; 8192]).unwrap();
         let disk = MapDisk::new(dir.path());
         let file = run(disk.open("a")).unwrap();
-        fs::File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
         assert_eq!(run(disk.read(&file, 0, 8192)).unwrap(), [7; 100]);
         assert_eq!(run(disk.read(&file, 4096, 4096)).unwrap(), []);
         fs::remove_file(&path).unwrap();

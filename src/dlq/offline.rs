@@ -7,6 +7,7 @@ use super::body::{self, BodyError, Kind};
 use super::index::{FrameInfo, Index};
 use super::record::Record;
 use super::state::take_in;
+use crate::place;
 use io::disk::{Disk, DiskError};
 use io::format::{
     BLOCK_BYTES, CHECKPOINT_BYTES_MAX, CHECKPOINT_SLOTS, Checkpoint, FormatError, SegmentHeader,
@@ -17,7 +18,6 @@ use io::sim::run;
 use io::wal::scan::{Found, Scan, Step};
 use io::wal::{Durable, Place};
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The queue of a shard and a sink.
@@ -31,30 +31,17 @@ pub struct Queue {
 /// All queues under a `data_dir`, by shard and sink.
 pub fn queues(data_dir: &Path) -> std::io::Result<Vec<Queue>> {
     let mut queues = Vec::new();
-    for shard in directories(data_dir)? {
-        let (name, path) = shard;
-        let number = name.strip_prefix("shard-").and_then(|number| number.parse().ok());
+    for (shard, path) in place::shards(data_dir)? {
         let dlq = path.join("dlq");
-        let (Some(number), true) = (number, dlq.is_dir()) else { continue };
-        for (sink, dir) in directories(&dlq)? {
-            queues.push(Queue { shard: number, sink, dir });
+        if !dlq.is_dir() {
+            continue;
+        }
+        for (sink, dir) in place::directories(&dlq)? {
+            queues.push(Queue { shard, sink, dir });
         }
     }
     queues.sort();
     Ok(queues)
-}
-
-fn directories(of: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(of)? {
-        let path = entry?.path();
-        if path.is_dir()
-            && let Some(name) = path.file_name().and_then(|name| name.to_str())
-        {
-            found.push((name.to_owned(), path.clone()));
-        }
-    }
-    Ok(found)
 }
 
 /// What waits in a queue, without the entries themselves.

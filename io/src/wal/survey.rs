@@ -84,6 +84,13 @@ impl Survey {
     pub fn ours(&self) -> impl DoubleEndedIterator<Item = &Surveyed> {
         self.segments.iter().filter(|segment| !segment.is_foreign())
     }
+
+    /// Something in the directory is whole, but of another log.
+    #[must_use]
+    pub fn has_foreign(&self) -> bool {
+        let foreign = |slot: &Slot| matches!(slot.found, Err(FormatError::Unexpected { .. }));
+        self.segments.iter().any(Surveyed::is_foreign) || self.slots.iter().any(foreign)
+    }
 }
 
 impl Surveyed {
@@ -149,6 +156,15 @@ pub async fn survey<D: Disk>(disk: &D, owner: u32, reach: Reach) -> Result<Surve
     }
     let RollForward { acked, cursors, next, .. } = roll;
     Ok(Survey { slots, checkpoint, segments, acked, durable: next.previous(), cursors })
+}
+
+/// A frame's bytes once more; [`FrameView::decode`](crate::format::FrameView::decode) reads them.
+pub async fn read_frame<D: Disk>(
+    disk: &D,
+    file: &D::File,
+    frame: &Frame,
+) -> Result<Vec<u8>, DiskError> {
+    disk.read(file, frame.offset, frame.header.frame_bytes()).await
 }
 
 struct RollForward<'a, D: Disk> {

@@ -1,0 +1,348 @@
+//! What is wrong with a log, what it costs, and what to do.
+//!
+//! Which frames count and which are lost is recovery's to say; here it gets its place and its words.
+
+use super::CommandError;
+use super::log::{Home, Log, LogError};
+use crate::dlq::body::{self, Kind};
+use crate::part::Part;
+use io::format::{BLOCK_BYTES, FormatError, FrameView, Seq};
+use io::wal::scan::{Damage, SeqRange};
+use io::wal::survey::{Frame, Reach, Surveyed};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub weight: Weight,
+    pub file: PathBuf,
+    /// In the file, in bytes.
+    pub offset: u64,
+    /// Of the frames that it is about.
+    pub frames: Option<SeqRange>,
+    pub what: String,
+    pub fix: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    Damage,
+    /// As it may be.
+    Normal,
+}
+
+const FIX_SLOT: &str = "nothing: the other slot, or else the frames, say what it said; the next \
+                        checkpoint takes its place";
+const FIX_SLOTS: &str = "nothing: the frames say how far every sink was, and what is sent again Loki \
+                         stores once; sources that no frame of the log names are read from their start";
+const FIX_HEADER: &str = "nothing: its frames repeat what it said; the next start copies the segment \
+                          to data_dir/quarantine and reads on";
+const FIX_FOREIGN: &str = "move it back to where it belongs; the next start moves it to \
+                           data_dir/quarantine";
+const FIX_LOST: &str = "save what can be read by wal export, and look after the disk (dmesg, smartctl); \
+                        the next start copies the segment to data_dir/quarantine and sends the rest. \
+                        Lines of files that still exist are read again by positions import --force";
+const FIX_SENT: &str = "nothing for these frames, every sink has them; look after the disk (dmesg, \
+                        smartctl)";
+const FIX_MISSING: &str = "put the segments back while log-capturer does not run; without them the next \
+                           start reports the gap and goes on behind it";
+const FIX_UNREADABLE: &str = "look after the disk (dmesg, smartctl) and copy the file while it lasts; if \
+                              only its permissions are wrong, run this as the user of log-capturer";
+const FIX_CHAIN: &str = "put the segment back that was here, from the same backup as the others";
+const FIX_BODY: &str = "keep the file and report it: its checksums are good, so that it was written so; \
+                        Loki refuses such a frame, and it goes to the dead-letter queue";
+const FIX_CURSORS: &str = "keep the file and report it: its checksums are good, so that it was written \
+                           so; its sources are read on from older positions, and may repeat lines";
+const FIX_TORN: &str = "nothing: the next start leaves it out, and what was in it was not acknowledged: \
+                        files are read again, clients send it again";
+const FIX_LEFT: &str = "nothing: what was to stand here stands in the next segment";
+
+impl Finding {
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        self.weight == Weight::Damage
+    }
+
+    fn document(&self) -> Value {
+        json!({
+            "weight": if self.is_damage() { "damage" } else { "normal" },
+            "file": self.file,
+            "offset": self.offset,
+            "first_seq": self.frames.map(|frames| frames.first.0),
+            "last_seq": self.frames.map(|frames| frames.last.0),
+            "what": self.what,
+            "fix": self.fix,
+        })
+    }
+}
+
+/// Reads all of a log, bodies included.
+pub fn verify(home: &Home, sinks: &[String]) -> Result<(Log, Vec<Finding>), CommandError> {
+    steady(|| {
+        let log = Log::read(home, sinks, Reach::Everything)?;
+        let mut found = of(&log);
+        bodies(&log, &mut found).map_err(CommandError::Output)?;
+        Ok((log, found))
+    })
+}
+
+/// Reads a log without its bodies.
+pub fn read(home: &Home, sinks: &[String], reach: Reach) -> Result<(Log, Vec<Finding>), LogError> {
+    steady(|| {
+        let log = Log::read(home, sinks, reach)?;
+        let found = of(&log);
+        Ok((log, found))
+    })
+}
+
+/// What a process that runs was just about to write looks damaged once, and not again.
+fn steady<E>(look: impl Fn() -> Result<(Log, Vec<Finding>), E>) -> Result<(Log, Vec<Finding>), E> {
+    let (log, found) = look()?;
+    if !found.iter().any(Finding::is_damage) {
+        return Ok((log, found));
+    }
+    let (log, mut again) = look()?;
+    again.retain(|finding| !finding.is_damage() || found.contains(finding));
+    Ok((log, again))
+}
+
+/// What is to be said of a log without its bodies.
+#[must_use]
+pub fn of(log: &Log) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let finding = |name: &str, offset, frames, what: String, fix| Finding {
+        weight: Weight::Damage,
+        file: log.home.dir.join(name),
+        offset,
+        frames,
+        what,
+        fix,
+    };
+    let fix = if log.survey.checkpoint.generation == 0 { FIX_SLOTS } else { FIX_SLOT };
+    for slot in &log.survey.slots {
+        let what = slot.found.as_ref().err().map(|error| format!("a checkpoint: {error}"));
+        found.extend(what.map(|what| finding(slot.name, 0, None, what, fix)));
+    }
+    for gap in &log.standing.gaps {
+        let what = "they were durable, and their segments are not there".to_owned();
+        found.push(finding(&gap.segment, 0, Some(gap.frames), what, FIX_MISSING));
+    }
+    let mut before: Option<&Surveyed> = None;
+    let last = log.survey.ours().next_back().map(|segment| segment.first_seq);
+    for segment in &log.survey.segments {
+        Look { log, segment, finding: &finding }.all(before, last, &mut found);
+        before = Some(segment).filter(|segment| !segment.is_foreign()).or(before);
+    }
+    found
+}
+
+/// One segment.
+struct Look<'a, F> {
+    log: &'a Log,
+    segment: &'a Surveyed,
+    finding: &'a F,
+}
+
+impl<F: Fn(&str, u64, Option<SeqRange>, String, &'static str) -> Finding> Look<'_, F> {
+    fn say(
+        &self,
+        offset: u64,
+        frames: Option<SeqRange>,
+        what: String,
+        fix: &'static str,
+    ) -> Finding {
+        (self.finding)(&self.segment.name, offset, frames, what, fix)
+    }
+
+    fn all(&self, before: Option<&Surveyed>, last: Option<Seq>, found: &mut Vec<Finding>) {
+        let segment = self.segment;
+        if let Some(error) = &segment.unreadable {
+            found.push(self.say(
+                0,
+                None,
+                format!("the file cannot be read: {error}"),
+                FIX_UNREADABLE,
+            ));
+        } else if let Err(error) = &segment.header {
+            let fix = if segment.is_foreign() { FIX_FOREIGN } else { FIX_HEADER };
+            found.push(self.say(0, None, format!("the segment's header: {error}"), fix));
+        }
+        found.extend(before.and_then(|before| self.chain(before)));
+        found.extend(segment.judged.gaps.iter().map(|gap| self.gap(*gap)));
+        for error in &segment.cursor_errors {
+            found.push(self.say(0, None, format!("positions in a frame: {error}"), FIX_CURSORS));
+        }
+        found.extend(self.tail(last == Some(segment.first_seq)));
+    }
+
+    /// The segment says by a checksum which frame came before its first.
+    fn chain(&self, before: &Surveyed) -> Option<Finding> {
+        let expected = self.segment.header.as_ref().ok()?.previous_crc;
+        let previous = before.kept().next_back()?;
+        let follows = previous.header.seq.next() == self.segment.first_seq;
+        if expected == 0 || !follows || previous.crc == expected {
+            return None;
+        }
+        let what = format!(
+            "it follows a frame {} with header checksum {expected:08x}, and that of {} has {:08x}",
+            previous.header.seq, before.name, previous.crc
+        );
+        let first = self.segment.first_seq;
+        Some(self.say(0, Some(SeqRange { first, last: first }), what, FIX_CHAIN))
+    }
+
+    fn gap(&self, frames: SeqRange) -> Finding {
+        let (start, end) = self.room_of(frames);
+        let damage = self.damage_in(start, end);
+        let what = damage.map_or_else(
+            || "they were durable, and are not there".to_owned(),
+            |damage| format!("they were durable: {}", damage.error),
+        );
+        let sent = frames.last <= self.log.standing.acked;
+        let fix = if sent { FIX_SENT } else { FIX_LOST };
+        self.say(damage.map_or(start, |damage| damage.offset), Some(frames), what, fix)
+    }
+
+    /// Between the frames before and behind.
+    fn room_of(&self, frames: SeqRange) -> (u64, u64) {
+        let before = self.segment.kept().take_while(|frame| frame.header.seq < frames.first).last();
+        let behind = self.segment.kept().find(|frame| frame.header.seq > frames.last);
+        (before.map_or(BLOCK_BYTES as u64, end_of), behind.map_or(u64::MAX, |frame| frame.offset))
+    }
+
+    fn damage_in(&self, start: u64, end: u64) -> Option<&Damage> {
+        self.segment.damage.iter().find(|damage| (start..end).contains(&damage.offset))
+    }
+
+    /// What stands behind the last frame that counts.
+    fn tail(&self, is_last: bool) -> Option<Finding> {
+        let segment = self.segment;
+        let end = segment.kept().next_back().map_or(BLOCK_BYTES as u64, end_of);
+        let lost_to_the_end =
+            segment.judged.gaps.last().is_some_and(|gap| gap.last == segment.last_seq);
+        let damage = self.damage_in(end, u64::MAX).filter(|_| !lost_to_the_end);
+        if damage.is_none() && !segment.judged.torn {
+            return None;
+        }
+        let first = segment.last_seq.next();
+        let seqs = segment.frames.iter().map(|frame| frame.header.seq);
+        let frames = Some(SeqRange { first, last: seqs.max().unwrap_or(first).max(first) });
+        let (what, fix) = if is_last {
+            let what = "torn tail: a write that did not come to its end, as after a power loss, or \
+                        that is under way; nothing of it was acknowledged";
+            (what, FIX_TORN)
+        } else {
+            ("what a write left that failed", FIX_LEFT)
+        };
+        let offset = damage.map_or(end, |damage| damage.offset);
+        Some(Finding { weight: Weight::Normal, ..self.say(offset, frames, what.into(), fix) })
+    }
+}
+
+fn end_of(frame: &Frame) -> u64 {
+    frame.offset + frame.header.frame_bytes() as u64
+}
+
+/// Frames whose checksums are good may hold something else than their headers say.
+fn bodies(log: &Log, found: &mut Vec<Finding>) -> std::io::Result<()> {
+    let is_queue = log.home.queue.is_some();
+    log.each(|_| true, &mut |segment, frame, view| {
+        let checked = match &view {
+            Ok(view) if is_queue => records(view),
+            Ok(view) => push(view),
+            Err(error) => Err(error.to_string()),
+        };
+        let seq = frame.header.seq;
+        found.extend(checked.err().map(|error| Finding {
+            weight: Weight::Damage,
+            file: log.home.dir.join(&segment.name),
+            offset: frame.offset,
+            frames: Some(SeqRange { first: seq, last: seq }),
+            what: format!("the body: {error}"),
+            fix: if view.is_ok() { FIX_BODY } else { FIX_UNREADABLE },
+        }));
+        Ok(true)
+    })
+}
+
+fn push(view: &FrameView<'_>) -> Result<(), String> {
+    let part = Part::read(view.body).map_err(|error| error.to_string())?;
+    expect("bytes before compression", view.header.raw_len, part.raw_bytes())?;
+    expect("entries", view.header.entries, part.len())
+}
+
+fn records(view: &FrameView<'_>) -> Result<(), String> {
+    let error = |error: body::BodyError| error.to_string();
+    let entries = match Kind::of(view.tag).map_err(error)? {
+        Kind::Records { .. } => body::records(view.body).map_err(error)?.len(),
+        Kind::Settled => body::settled(view.body).map(|_| 0).map_err(error)?,
+    };
+    expect("entries", view.header.entries, entries)
+}
+
+fn expect(what: &'static str, said: u32, found: usize) -> Result<(), String> {
+    let found = found as u64;
+    if found == u64::from(said) {
+        return Ok(());
+    }
+    Err(FormatError::Unexpected { what, found, expected: said.into() }.to_string())
+}
+
+/// The findings of a log and what was read, as JSON.
+#[must_use]
+pub fn document(log: &Log, found: &[Finding]) -> Value {
+    let Sums { segments, frames, entries } = Sums::of(log);
+    json!({
+        "shard": log.home.shard,
+        "dlq": log.home.queue,
+        "dir": log.home.dir,
+        "segments": segments,
+        "frames": frames,
+        "entries": entries,
+        "findings": found.iter().map(Finding::document).collect::<Vec<_>>(),
+    })
+}
+
+pub fn print(log: &Log, found: &[Finding], out: &mut impl Write) -> std::io::Result<()> {
+    for finding in found {
+        writeln!(out, "{finding}")?;
+    }
+    let Sums { segments, frames, entries } = Sums::of(log);
+    let verdict = match found.iter().filter(|finding| finding.is_damage()).count() {
+        0 => "clean".to_owned(),
+        damaged => format!("damaged in {damaged} places"),
+    };
+    let home = &log.home;
+    writeln!(out, "{home}: {segments} segments, {frames} frames, {entries} entries: {verdict}")
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Finding { file, offset, frames, what, fix, .. } = self;
+        let weight = if self.is_damage() { "damage" } else { "normal" };
+        write!(f, "{}: byte {offset}: {weight}: ", file.display())?;
+        if let Some(frames) = frames {
+            write!(f, "frames {frames}: ")?;
+        }
+        write!(f, "{what}\n    to do: {fix}")
+    }
+}
+
+struct Sums {
+    segments: usize,
+    frames: usize,
+    entries: u64,
+}
+
+impl Sums {
+    fn of(log: &Log) -> Sums {
+        let segments = log.survey.ours();
+        let kept = || log.survey.ours().flat_map(Surveyed::kept);
+        Sums {
+            segments: segments.count(),
+            frames: kept().count(),
+            entries: kept().map(|frame| u64::from(frame.header.entries)).sum(),
+        }
+    }
+}
