@@ -158,13 +158,12 @@ impl<F: Fn(&str, u64, Option<SeqRange>, String, &'static str) -> Finding> Look<'
     fn all(&self, before: Option<&Surveyed>, last: Option<Seq>, found: &mut Vec<Finding>) {
         let segment = self.segment;
         if let Some(error) = &segment.unreadable {
-            found.push(self.say(
-                0,
-                None,
-                format!("the file cannot be read: {error}"),
-                FIX_UNREADABLE,
-            ));
-        } else if let Err(error) = &segment.header {
+            let (first, last) = (segment.first_seq, segment.last_seq.max(segment.first_seq));
+            let what = format!("the file cannot be read: {error}");
+            found.push(self.say(0, Some(SeqRange { first, last }), what, FIX_UNREADABLE));
+            return;
+        }
+        if let Err(error) = &segment.header {
             let fix = if segment.is_foreign() { FIX_FOREIGN } else { FIX_HEADER };
             found.push(self.say(0, None, format!("the segment's header: {error}"), fix));
         }
@@ -323,7 +322,10 @@ impl std::fmt::Display for Finding {
         let weight = if self.is_damage() { "damage" } else { "normal" };
         write!(f, "{}: byte {offset}: {weight}: ", file.display())?;
         if let Some(frames) = frames {
-            write!(f, "frames {frames}: ")?;
+            let one = frames.first == frames.last;
+            let which =
+                if one { format!("frame {}", frames.first) } else { format!("frames {frames}") };
+            write!(f, "{which}: ")?;
         }
         write!(f, "{what}\n    to do: {fix}")
     }

@@ -117,7 +117,7 @@ pub fn list(place: &Place, as_json: bool, out: &mut impl Write) -> Result<(), Co
             "SHARD",
             "OFFSET",
             "SIZE",
-            "BEHIND",
+            "BEHIND BYTES",
             "STAMP",
             "DEV",
             "INODE",
