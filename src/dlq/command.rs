@@ -9,6 +9,7 @@ use super::index::FrameInfo;
 use super::offline::{self, Queue, Survey};
 use super::record::Record;
 use super::store::DlqError;
+use crate::inspect::log::LogError;
 use crate::labels;
 use crate::place::{Place, PlaceArgs, PlaceError};
 use crate::table::{self, age, plain, time};
@@ -97,6 +98,8 @@ pub enum CommandError {
     #[error("{0}")]
     Place(#[from] PlaceError),
     #[error("{0}")]
+    Log(#[from] LogError),
+    #[error("{0}")]
     Failed(String),
     #[error("{0}")]
     Disk(#[from] DiskError),
@@ -113,6 +116,7 @@ impl CommandError {
         match self {
             CommandError::Filter(_) | CommandError::Wrong(_) => 78,
             CommandError::Place(error) => error.exit_code(),
+            CommandError::Log(error) if error.is_format() => 78,
             _ => 1,
         }
     }
@@ -192,8 +196,8 @@ fn parse_labels(texts: &[String]) -> Result<BTreeMap<String, String>, CommandErr
 fn survey(queue: &Queue) -> Result<Survey, CommandError> {
     let survey = offline::survey(queue)?;
     let Queue { shard, sink, .. } = queue;
-    for (name, error) in &survey.damage {
-        eprintln!("shard {shard}, sink {sink}: {name}: {error}");
+    for finding in &survey.damage {
+        eprintln!("shard {shard}, sink {sink}: {finding}");
     }
     if survey.damaged_frames > 0 {
         let frames = survey.damaged_frames;

@@ -43,6 +43,9 @@ const FIX_FOREIGN: &str = "move it back to where it belongs; the next start move
 const FIX_LOST: &str = "save what can be read by wal export, and look after the disk (dmesg, smartctl); \
                         the next start copies the segment to data_dir/quarantine and sends the rest. \
                         Lines of files that still exist are read again by positions import --force";
+const FIX_LOST_LETTERS: &str = "save what can be read by dlq export, and look after the disk (dmesg, \
+                                smartctl); the next start copies the segment to data_dir/quarantine and \
+                                goes on with the rest";
 const FIX_SENT: &str = "nothing for these frames, every sink has them; look after the disk (dmesg, \
                         smartctl)";
 const FIX_MISSING: &str = "put the segments back while log-capturer does not run; without them the next \
@@ -50,12 +53,12 @@ const FIX_MISSING: &str = "put the segments back while log-capturer does not run
 const FIX_UNREADABLE: &str = "look after the disk (dmesg, smartctl) and copy the file while it lasts; if \
                               only its permissions are wrong, run this as the user of log-capturer";
 const FIX_CHAIN: &str = "put the segment back that was here, from the same backup as the others";
-const FIX_BODY: &str = "keep the file and report it: its checksums are good, so that it was written so; \
-                        Loki refuses such a frame, and it goes to the dead-letter queue";
+const FIX_BODY: &str =
+    "keep the file and report it: its checksums are good, so that it was written so";
 const FIX_CURSORS: &str = "keep the file and report it: its checksums are good, so that it was written \
                            so; its sources are read on from older positions, and may repeat lines";
-const FIX_TORN: &str = "nothing: the next start leaves it out, and what was in it was not acknowledged: \
-                        files are read again, clients send it again";
+const FIX_TORN: &str = "nothing: the next start leaves it out; what was in it was not acknowledged, and \
+                        comes again from where it came";
 const FIX_LEFT: &str = "nothing: what was to stand here stands in the next segment";
 
 impl Finding {
@@ -199,7 +202,11 @@ impl<F: Fn(&str, u64, Option<SeqRange>, String, &'static str) -> Finding> Look<'
             |damage| format!("they were durable: {}", damage.error),
         );
         let sent = frames.last <= self.log.standing.acked;
-        let fix = if sent { FIX_SENT } else { FIX_LOST };
+        let fix = match &self.log.home.queue {
+            _ if sent => FIX_SENT,
+            Some(_) => FIX_LOST_LETTERS,
+            None => FIX_LOST,
+        };
         self.say(damage.map_or(start, |damage| damage.offset), Some(frames), what, fix)
     }
 

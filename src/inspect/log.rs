@@ -40,10 +40,21 @@ pub struct LogError {
 }
 
 impl LogError {
+    /// A frame that was there a moment ago.
+    #[must_use]
+    pub fn of_frame(home: &Home, segment: &Surveyed, lost: Lost) -> LogError {
+        let name = segment.name.clone();
+        let source = match lost {
+            Lost::Disk(error) => error.into(),
+            Lost::Format(source) => WalError::Format { name, source },
+        };
+        LogError { dir: home.dir.clone(), source }
+    }
+
     /// A later version wrote it.
     #[must_use]
     pub fn is_format(&self) -> bool {
-        matches!(self.source, WalError::Format { .. })
+        matches!(self.source, WalError::Format { source: FormatError::Version { .. }, .. })
     }
 }
 
