@@ -61,6 +61,8 @@ const FIX_TORN: &str = "nothing: the next start leaves it out; what was in it wa
                         comes again from where it came";
 const FIX_LEFT: &str = "nothing: what was to stand here stands in the next segment";
 
+const FIX_STALE: &str = "nothing: they do not count";
+
 impl Finding {
     #[must_use]
     pub fn is_damage(&self) -> bool {
@@ -176,6 +178,14 @@ impl<F: Fn(&str, u64, Option<SeqRange>, String, &'static str) -> Finding> Look<'
             found.push(self.say(0, None, format!("positions in a frame: {error}"), FIX_CURSORS));
         }
         found.extend(self.tail(last == Some(segment.first_seq)));
+        if let Some(offset) = segment.stale.first() {
+            let count = segment.stale.len();
+            let what = format!("{count} frames with another salt: older segments had these blocks");
+            found.push(Finding {
+                weight: Weight::Normal,
+                ..self.say(*offset, None, what, FIX_STALE)
+            });
+        }
     }
 
     /// The segment says by a checksum which frame came before its first.
@@ -352,6 +362,157 @@ impl Sums {
             segments: segments.count(),
             frames: kept().count(),
             entries: kept().map(|frame| u64::from(frame.header.entries)).sum(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::part::tests::body_of;
+    use io::format::segment_name;
+    use io::plain::PlainDisk;
+    use io::sim::{random, run};
+    use io::wal::{Options, Sealed, Wal};
+    use std::fs;
+    use std::path::Path;
+
+    const BLOCK: u64 = BLOCK_BYTES as u64;
+
+    fn sealed(body: Vec<u8>, entries: u32) -> Sealed {
+        let raw_len = snap::raw::decompress_len(&body).unwrap_or(9);
+        Sealed {
+            meta: Vec::new(),
+            tag_len: 0,
+            raw_len: u32::try_from(raw_len).unwrap(),
+            body,
+            entries,
+            stream: 0,
+            oldest_arrival_ns: 5,
+            oldest_stamp_ns: 5,
+        }
+    }
+
+    fn good(n: i64) -> Sealed {
+        sealed(body_of(&[("{a=\"1\"}", n, "line")]), 1)
+    }
+
+    /// Of shard 0, in segments of three frames; nothing is acked.
+    fn log_of(dir: &Path, frames: Vec<Sealed>) -> Home {
+        let home = Home { shard: 0, queue: None, dir: dir.join("wal") };
+        let options = Options {
+            owner: 0,
+            sinks: vec!["loki".into()],
+            segment_bytes: 4 * BLOCK,
+            bytes_max: 1 << 30,
+            group_bytes_max: 1,
+        };
+        let disk = PlainDisk::open(&home.dir, &dir.join("quarantine")).unwrap();
+        let (wal, _) = run(Wal::open(disk, options)).unwrap();
+        for frame in frames {
+            wal.append(frame).unwrap();
+            run(wal.commit()).unwrap();
+        }
+        run(wal.close()).unwrap();
+        home
+    }
+
+    fn change(home: &Home, first_seq: u64, change: impl FnOnce(&mut Vec<u8>)) {
+        let path = home.dir.join(segment_name(Seq(first_seq)));
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+    }
+
+    fn texts(home: &Home) -> Vec<String> {
+        let (_, found) = verify(home, &["loki".into()]).unwrap();
+        let prefix = format!("{}/", home.dir.display());
+        found.iter().map(|finding| finding.to_string().replace(&prefix, "")).collect()
+    }
+
+    #[test]
+    fn a_body_that_is_no_push_or_holds_another_number_of_entries_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let two = body_of(&[("{a=\"1\"}", 1, "x"), ("{a=\"1\"}", 2, "y")]);
+        let frames = vec![good(1), sealed(b"no snappy".to_vec(), 1), sealed(two, 3), good(4)];
+        let found = texts(&log_of(dir.path(), frames));
+        assert_eq!(found.len(), 2, "{found:?}");
+        let file = segment_name(Seq(1));
+        let starts = [
+            format!(
+                "{file}: byte {}: damage: frame 2: the body: it cannot be decompressed",
+                2 * BLOCK
+            ),
+            format!(
+                "{file}: byte {}: damage: frame 3: the body: entries is 2, expected 3",
+                3 * BLOCK
+            ),
+        ];
+        for (found, start) in found.iter().zip(starts) {
+            assert!(found.starts_with(&start) && found.contains("to do: keep the file"), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_segment_that_does_not_follow_and_blocks_of_an_older_one_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = log_of(dir.path(), (1..=5).map(good).collect());
+        assert_eq!(texts(&home), [""; 0]);
+        let other = tempfile::tempdir().unwrap();
+        let others = log_of(other.path(), (11..=15).map(good).collect());
+        // The blocks that segment 4 has left were another's.
+        let old = fs::read(others.dir.join(segment_name(Seq(1)))).unwrap();
+        let free = 3 * BLOCK_BYTES;
+        change(&home, 4, |bytes| bytes[free..].copy_from_slice(&old[BLOCK_BYTES..2 * BLOCK_BYTES]));
+        let found = texts(&home);
+        let start =
+            format!("{}: byte {free}: normal: 1 frames with another salt", segment_name(Seq(4)));
+        assert!(found.len() == 1 && found[0].starts_with(&start), "{found:?}");
+        // All of segment 4 is from another log of the same shard.
+        let foreign = fs::read(others.dir.join(segment_name(Seq(4)))).unwrap();
+        change(&home, 4, |bytes| *bytes = foreign);
+        let found = texts(&home);
+        let start =
+            format!("{}: byte 0: damage: frame 4: it follows a frame 3 with", segment_name(Seq(4)));
+        assert!(found.len() == 1 && found[0].starts_with(&start), "{found:?}");
+    }
+
+    #[test]
+    fn a_broken_header_costs_no_frame() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = log_of(dir.path(), (1..=5).map(good).collect());
+        change(&home, 1, |bytes| bytes[20] ^= 1);
+        let found = texts(&home);
+        assert!(found.len() == 1 && found[0].contains("the segment's header: "), "{found:?}");
+        assert!(found[0].contains("its frames repeat what it said"), "{found:?}");
+    }
+
+    #[test]
+    fn whatever_stands_in_the_files_is_a_finding_at_most() {
+        let mut seed = 1;
+        for _ in 0..200 {
+            let dir = tempfile::tempdir().unwrap();
+            let home = log_of(dir.path(), (1..=8).map(good).collect());
+            let mut below = |max: usize| usize::try_from(random(&mut seed)).unwrap_or(0) % max;
+            for _ in 0..=below(4) {
+                let noise: Vec<u8> =
+                    (0..=below(600)).map(|_| u8::try_from(below(256)).unwrap()).collect();
+                change(&home, [1, 4, 7][below(3)], |bytes| match below(4) {
+                    0 => bytes.truncate(below(4 * BLOCK_BYTES)),
+                    1 => bytes.extend(&noise),
+                    _ => {
+                        let at = below(bytes.len().saturating_sub(noise.len()).max(1));
+                        let end = bytes.len().min(at + noise.len());
+                        bytes[at..end].copy_from_slice(&noise[..end - at]);
+                    }
+                });
+            }
+            let (log, found) = verify(&home, &[]).unwrap();
+            let kept = log.survey.ours().flat_map(Surveyed::kept).count();
+            let told = found.iter().filter_map(|finding| finding.frames);
+            let told: u64 = told.map(|frames| frames.last.0 - frames.first.0 + 1).sum();
+            // The tail may be gone without a trace.
+            assert!(kept as u64 + told >= 6, "{kept} of 8, and {found:?}");
         }
     }
 }

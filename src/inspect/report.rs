@@ -103,7 +103,7 @@ fn segment_document(log: &Log, segment: &Surveyed, frames: bool) -> Value {
         "frames": sums.frames,
         "lost_frames": lost(segment),
         "torn": segment.judged.torn,
-        "stale_frames": segment.stale,
+        "stale_frames": segment.stale.len(),
         "entries": sums.entries,
         "raw_bytes": sums.raw_bytes,
         "body_bytes": sums.body_bytes,

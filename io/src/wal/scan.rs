@@ -16,7 +16,7 @@ pub struct Scan<'a, D: Disk> {
     end: u64,
     window: Vec<u8>,
     window_at: u64,
-    stale: u64,
+    stale: Vec<u64>,
 }
 
 /// A whole frame, and what was met before it.
@@ -51,7 +51,16 @@ impl<'a, D: Disk> Scan<'a, D> {
         end: u64,
     ) -> Scan<'a, D> {
         assert!(offset >= BLOCK_BYTES as u64 && offset.is_multiple_of(BLOCK_BYTES as u64));
-        Scan { disk, file, salt, offset, end, window: Vec::new(), window_at: offset, stale: 0 }
+        Scan {
+            disk,
+            file,
+            salt,
+            offset,
+            end,
+            window: Vec::new(),
+            window_at: offset,
+            stale: Vec::new(),
+        }
     }
 
     pub async fn next(&mut self) -> Result<Step, DiskError> {
@@ -67,7 +76,7 @@ impl<'a, D: Disk> Scan<'a, D> {
                 Block::Damaged(error) => {
                     damage.get_or_insert(Damage { offset, error });
                 }
-                Block::Stale => self.stale += 1,
+                Block::Stale => self.stale.push(offset),
                 Block::Blank => {}
             }
             self.offset += BLOCK_BYTES as u64;
@@ -82,9 +91,9 @@ impl<'a, D: Disk> Scan<'a, D> {
         FrameView::decode(&self.window[at..]).expect("next found it whole")
     }
 
-    /// How many frames of older segments, whose blocks these were, were passed over.
+    /// Where frames of older segments, whose blocks these were, were passed over.
     #[must_use]
-    pub fn stale(&self) -> u64 {
+    pub fn stale(self) -> Vec<u64> {
         self.stale
     }
 

@@ -61,8 +61,8 @@ pub struct Surveyed {
     pub judged: Judged,
     /// The first behind each whole frame.
     pub damage: Vec<Damage>,
-    /// Frames of older segments, whose blocks these were.
-    pub stale: u64,
+    /// Where frames of older segments stand, whose blocks these were.
+    pub stale: Vec<u64>,
     /// Of frames that count.
     pub cursor_errors: Vec<FormatError>,
     /// The disk gave it up to here only.
@@ -199,7 +199,7 @@ impl<D: Disk> RollForward<'_, D> {
             frames: Vec::new(),
             judged: Judged::default(),
             damage: Vec::new(),
-            stale: 0,
+            stale: Vec::new(),
             cursor_errors: Vec::new(),
             unreadable: None,
         };
