@@ -3,7 +3,7 @@
 use clap::Args;
 use config::Config;
 use std::fs::{self, File};
-use std::io::Error;
+use std::io::{Error, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,11 @@ impl Place {
     #[must_use]
     pub fn unlike(&self, error: &Error) -> PlaceError {
         let dir = self.data_dir.display();
-        PlaceError::Wrong(format!("data_dir {dir}: {error}; expected that of a log-capturer"))
+        let hint = match error.kind() {
+            ErrorKind::PermissionDenied => "run this as the user of log-capturer",
+            _ => "expected that of a log-capturer",
+        };
+        PlaceError::Wrong(format!("data_dir {dir}: {error}; {hint}"))
     }
 
     /// Keeps everyone else out; `None` where a process runs there.

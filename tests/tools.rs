@@ -461,6 +461,10 @@ fn positions_of_another_agent_are_taken_over_with_care() {
     ] {
         assert!(refused.errors.contains(part), "{part} is missing in {}", refused.errors);
     }
+    fs::hard_link(&a, bed.log("link.log")).unwrap();
+    let twice = import(&format!("{a}: 4\n{}: 8\n", path("link.log")), &[]);
+    assert!(twice.errors.contains("line 1 names the same file"), "{}", twice.errors);
+    fs::remove_file(bed.log("link.log")).unwrap();
     assert_eq!(import("a: [", &[]).code, Some(78));
     assert_eq!(import(&format!("{a}: x"), &[]).code, Some(78));
     let done = import(&promtail, &["--skip-missing"]);

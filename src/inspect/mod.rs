@@ -23,6 +23,23 @@ use std::io::{BufWriter, ErrorKind, Write};
 const CODES: &str = "\
 Exit code: 0; 1 damage was found, or it failed; 78 wrong arguments or configuration, or a log that a \
 later version wrote.";
+const INSPECT: &str = "\
+JSON: {logs: [{shard, dlq (sink or null), dir, durable, acked, trimmed, sinks: [{sink, acked, behind: \
+{tenant: seq}}], missing: [{first_seq, last_seq}], checkpoints: [{file, bytes, valid, error | newest, generation, durable, cursors, \
+positions: [{sink, tag, acked}]}], segments: [{file, bytes, written_bytes, header: {valid, error | owner, \
+salt, first_seq, previous_crc}, first_seq, last_seq, frames, lost_frames, torn, stale_frames, entries, \
+raw_bytes, body_bytes, oldest_arrival_ns, oldest_timestamp_ns, acked_by, list}]}]}; list, with --frames: \
+[{offset, seq, tenant, entries, bytes, raw_bytes, body_bytes, cursor_bytes, durable, acked, \
+oldest_arrival_ns, oldest_timestamp_ns, unacked_by}]. durable and acked of a frame are what was so when \
+it was written.
+
+Exit code: 0; 1 it failed; 78 wrong arguments or configuration, or a log that a later version wrote.";
+const VERIFY: &str = "\
+JSON: {clean, logs: [{shard, dlq (sink or null), dir, segments, frames, entries, findings: [{weight \
+(damage or normal), file, offset, first_seq, last_seq, what, fix}]}]}.
+
+Exit code: 0; 1 damage was found, or it failed; 78 wrong arguments or configuration, or a log that a \
+later version wrote.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -32,7 +49,7 @@ pub enum Command {
     /// sequence numbers, their entries, bytes before and after compression, the oldest arrival and the
     /// oldest timestamp, and which sinks acknowledged all of it. A running process goes on writing: what
     /// is listed is as of now.
-    #[command(after_help = CODES)]
+    #[command(after_help = INSPECT)]
     Inspect {
         #[command(flatten)]
         which: WhichArgs,
@@ -51,7 +68,7 @@ pub enum Command {
     /// Checked are all checksums, the sequence of frames, the chain of segments, and that bodies decode
     /// to as many entries as their headers say. What counts as damage is what a start would report; a
     /// torn tail does not: a write was under way when the power went, and nothing of it was acknowledged.
-    #[command(after_help = CODES)]
+    #[command(after_help = VERIFY)]
     Verify {
         #[command(flatten)]
         which: WhichArgs,

@@ -4,6 +4,7 @@ use super::log::Log;
 use super::when;
 use crate::table::{self, plain, row};
 use io::format::{Checkpoint, SinkAcked};
+use io::wal::scan::SeqRange;
 use io::wal::survey::{Frame, Slot, Surveyed};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -53,11 +54,19 @@ pub fn document(log: &Log, frames: bool) -> Value {
         "sinks": sinks.map(|(sink, acked)| json!({
             "sink": sink, "acked": acked.all.0, "behind": behind(acked),
         })).collect::<Vec<_>>(),
+        "missing": missing(log).map(|gap| json!({
+            "first_seq": gap.first.0, "last_seq": gap.last.0,
+        })).collect::<Vec<_>>(),
         "checkpoints": log.survey.slots.iter().map(|slot| slot_document(log, slot)).collect::<Vec<_>>(),
         "segments": log.survey.segments.iter().map(|segment| {
             segment_document(log, segment, frames)
         }).collect::<Vec<_>>(),
     })
+}
+
+/// Frames whose whole segments are not there.
+fn missing(log: &Log) -> impl Iterator<Item = SeqRange> {
+    log.standing.gaps.iter().map(|gap| gap.frames)
 }
 
 fn slot_document(log: &Log, slot: &Slot) -> Value {
@@ -159,6 +168,9 @@ pub fn print(log: &Log, frames: bool, out: &mut impl Write) -> std::io::Result<(
         for (tag, acked) in &acked.behind {
             writeln!(out, "sink {sink}, tenant {:?}: acked {acked}", plain(tag))?;
         }
+    }
+    for gap in missing(log) {
+        writeln!(out, "missing: the segments of frames {gap}")?;
     }
     writeln!(out)?;
     table::print(&slots(log), out)?;

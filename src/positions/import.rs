@@ -5,6 +5,8 @@
 //! checkpoints, to both slots, so that neither knows less. Its stamp is later than that of any cursor
 //! there is for the file, so that it counts.
 //!
+//! A crash between two shards leaves some written: the same import goes on, what is written is unchanged.
+//!
 //! What is safe: forward skips lines that the old position would have sent; the one who imports says
 //! that they are sent. Back sends lines again, with timestamps of their own, which Loki takes for
 //! others: only by force. An offset within a line makes a line of the rest of it.
@@ -48,6 +50,10 @@ pub struct How {
 /// file that is late is forgotten.
 const UNKNOWN_AGE: Duration = Duration::from_secs(3600);
 
+/// A stream's lines are never stamped before its last one: one further ahead than clocks differ would put
+/// them there, too.
+const AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// A position as it was given.
 #[derive(Debug)]
 struct Wanted {
@@ -78,9 +84,10 @@ pub fn run(place: &Place, from: &Path, how: How, out: &mut impl Write) -> Result
     let judge = Judge::new(place, config, how, known)?;
     let mut writes: BTreeMap<usize, Vec<Cursor>> = BTreeMap::new();
     let (mut written, mut unchanged, mut refused) = (0_u64, 0_u64, 0_u64);
+    let mut named = HashMap::new();
     for wanted in &wanted {
         let path = wanted.path.display();
-        match judge.judge(wanted) {
+        match judge.judge(wanted).and_then(|fate| once(fate, wanted.line, &mut named)) {
             Ok(Fate::Write { shard, cursor, before }) => {
                 let before = before.map_or_else(|| "new".to_owned(), |before| before.to_string());
                 let offset = cursor.offset;
@@ -111,6 +118,15 @@ pub fn run(place: &Place, from: &Path, how: How, out: &mut impl Write) -> Result
     let what = if how.dry_run { "would be written" } else { "were written" };
     writeln!(out, "{written} positions {what}, {unchanged} unchanged, {refused} left out")
         .map_err(CommandError::Output)
+}
+
+/// A file has one position.
+fn once(fate: Fate, line: usize, named: &mut HashMap<Incarnation, usize>) -> Result<Fate, String> {
+    let Fate::Write { cursor, .. } = &fate else { return Ok(fate) };
+    match named.insert(cursor.identity.incarnation(), line) {
+        None => Ok(fate),
+        Some(before) => Err(format!("line {before} names the same file")),
+    }
 }
 
 fn read(from: &Path) -> Result<Vec<Wanted>, CommandError> {
@@ -288,18 +304,28 @@ impl<'a> Judge<'a> {
             ));
         }
         fingerprint.grow(&file, size).map_err(|error| error.to_string())?;
-        let known = self.known.get(&identity.incarnation());
-        let age_ns = i64::try_from(UNKNOWN_AGE.as_nanos()).expect("an hour");
-        let stamp_ns = wanted.stamp_ns.unwrap_or(self.now_ns - age_ns);
-        let later_ns = known.map_or(i64::MIN, |known| known.cursor.stamp_ns.saturating_add(1));
+        let stamp_ns = self.stamp(wanted, identity.incarnation())?;
         Ok(Cursor {
             identity,
             fingerprint,
             offset: *offset,
-            stamp_ns: stamp_ns.max(later_ns),
+            stamp_ns,
             skipping: wanted.skipping,
             path: path.clone(),
         })
+    }
+
+    /// Later than that of any cursor there is for the file.
+    fn stamp(&self, wanted: &Wanted, file: Incarnation) -> Result<i64, String> {
+        let ns = |time: Duration| i64::try_from(time.as_nanos()).expect("a day at most");
+        let stamp_ns = wanted.stamp_ns.unwrap_or(self.now_ns - ns(UNKNOWN_AGE));
+        if stamp_ns > self.now_ns + ns(AHEAD_MAX) {
+            let ahead =
+                "more than a day ahead of this host's clock: set the clock, or leave it out";
+            return Err(format!("its stamp_ns is {stamp_ns}, {ahead}"));
+        }
+        let known = self.known.get(&file);
+        Ok(known.map_or(stamp_ns, |known| stamp_ns.max(known.cursor.stamp_ns.saturating_add(1))))
     }
 }
 
@@ -309,7 +335,7 @@ fn write(options: ingest::Options, cursors: Vec<Cursor>) -> Result<(), CommandEr
         .map_err(|error| CommandError::Wal(error.into()))?;
     let (wal, _) = block_on(Wal::open(disk, options.wal))?;
     for cursor in cursors {
-        wal.adopt(cursor);
+        assert!(wal.adopt(cursor), "its stamp is later than any that is known");
     }
     for _slot in io::format::CHECKPOINT_SLOTS {
         block_on(wal.checkpoint()).map_err(|error| CommandError::Wal(error.into()))?;

@@ -19,6 +19,13 @@ const CODES: &str = "\
 Exit code: 0; 1 it failed, or a position was refused; 78 wrong arguments, input or configuration, or a \
 log that a later version wrote.";
 
+const FIELDS: &str = "\
+JSON: path and file (where it is now, or null), each a text or {base64}; offset, size, behind_bytes; \
+stamp_ns; skipping (the rest of a line that was cut); dev (major:minor), ino, birth_ns; fingerprint: \
+{bytes, crc32c} of its first bytes; shard. list --json: {positions: [...]}.
+
+Exit code: 0; 1 it failed; 78 wrong arguments or configuration, or a log that a later version wrote.";
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// How far each source was read, and how much is left of it.
@@ -26,7 +33,7 @@ pub enum Command {
     /// PATH is where a file was first found, its label; NOW where it is, if that is elsewhere. Offsets,
     /// sizes and what is left are in bytes; STAMP is the last timestamp given to its stream. A running
     /// process goes on reading: what is listed is as of now, and not ahead of what is durable.
-    #[command(after_help = CODES)]
+    #[command(after_help = FIELDS)]
     List {
         #[command(flatten)]
         place: PlaceArgs,
@@ -35,7 +42,7 @@ pub enum Command {
         json: bool,
     },
     /// Positions as JSON, one a line, to standard output.
-    #[command(after_help = CODES)]
+    #[command(after_help = FIELDS)]
     Export {
         #[command(flatten)]
         place: PlaceArgs,
@@ -45,7 +52,8 @@ pub enum Command {
     /// FILE holds what `positions export` printed, or `path: offset` in bytes, as YAML or JSON; promtail's
     /// positions.yaml is that. Which file it is (device, inode, birth time, first bytes) is taken from the
     /// file as it is now; where an export tells its first bytes, it has to begin so still. Nothing is
-    /// written unless all of it can be. A position goes forward only; see --force.
+    /// written unless all of it can be. A position goes forward only, and what lies between is not sent; see
+    /// --force.
     #[command(after_help = CODES)]
     Import {
         /// The configuration file (YAML): whose data_dir, and which files are read by which shard.
