@@ -60,10 +60,21 @@ const FIX_CURSORS: &str = "keep the file and report it: its checksums are good, 
 const FIX_TORN: &str = "nothing: the next start leaves it out; what was in it was not acknowledged, and \
                         comes again from where it came";
 const FIX_LEFT: &str = "nothing: what was to stand here stands in the next segment";
-
 const FIX_STALE: &str = "nothing: they do not count";
 
 impl Finding {
+    fn damage(
+        log: &Log,
+        name: &str,
+        offset: u64,
+        frames: Option<SeqRange>,
+        what: String,
+        fix: &'static str,
+    ) -> Finding {
+        let file = log.home.dir.join(name);
+        Finding { weight: Weight::Damage, file, offset, frames, what, fix }
+    }
+
     #[must_use]
     pub fn is_damage(&self) -> bool {
         self.weight == Weight::Damage
@@ -116,40 +127,32 @@ fn steady<E>(look: impl Fn() -> Result<(Log, Vec<Finding>), E>) -> Result<(Log, 
 #[must_use]
 pub fn of(log: &Log) -> Vec<Finding> {
     let mut found = Vec::new();
-    let finding = |name: &str, offset, frames, what: String, fix| Finding {
-        weight: Weight::Damage,
-        file: log.home.dir.join(name),
-        offset,
-        frames,
-        what,
-        fix,
-    };
     let fix = if log.survey.checkpoint.generation == 0 { FIX_SLOTS } else { FIX_SLOT };
     for slot in &log.survey.slots {
         let what = slot.found.as_ref().err().map(|error| format!("a checkpoint: {error}"));
-        found.extend(what.map(|what| finding(slot.name, 0, None, what, fix)));
+        found.extend(what.map(|what| Finding::damage(log, slot.name, 0, None, what, fix)));
     }
     for gap in &log.standing.gaps {
         let what = "they were durable, and their segments are not there".to_owned();
-        found.push(finding(&gap.segment, 0, Some(gap.frames), what, FIX_MISSING));
+        let frames = Some(gap.frames);
+        found.push(Finding::damage(log, &gap.segment, 0, frames, what, FIX_MISSING));
     }
     let mut before: Option<&Surveyed> = None;
     let last = log.survey.ours().next_back().map(|segment| segment.first_seq);
     for segment in &log.survey.segments {
-        Look { log, segment, finding: &finding }.all(before, last, &mut found);
+        Look { log, segment }.all(before, last, &mut found);
         before = Some(segment).filter(|segment| !segment.is_foreign()).or(before);
     }
     found
 }
 
 /// One segment.
-struct Look<'a, F> {
+struct Look<'a> {
     log: &'a Log,
     segment: &'a Surveyed,
-    finding: &'a F,
 }
 
-impl<F: Fn(&str, u64, Option<SeqRange>, String, &'static str) -> Finding> Look<'_, F> {
+impl Look<'_> {
     fn say(
         &self,
         offset: u64,
@@ -157,7 +160,7 @@ impl<F: Fn(&str, u64, Option<SeqRange>, String, &'static str) -> Finding> Look<'
         what: String,
         fix: &'static str,
     ) -> Finding {
-        (self.finding)(&self.segment.name, offset, frames, what, fix)
+        Finding::damage(self.log, &self.segment.name, offset, frames, what, fix)
     }
 
     fn all(&self, before: Option<&Surveyed>, last: Option<Seq>, found: &mut Vec<Finding>) {
@@ -270,13 +273,10 @@ fn bodies(log: &Log, found: &mut Vec<Finding>) -> std::io::Result<()> {
             Err(error) => Err(error.to_string()),
         };
         let seq = frame.header.seq;
-        found.extend(checked.err().map(|error| Finding {
-            weight: Weight::Damage,
-            file: log.home.dir.join(&segment.name),
-            offset: frame.offset,
-            frames: Some(SeqRange { first: seq, last: seq }),
-            what: format!("the body: {error}"),
-            fix: if view.is_ok() { FIX_BODY } else { FIX_UNREADABLE },
+        let fix = if view.is_ok() { FIX_BODY } else { FIX_UNREADABLE };
+        found.extend(checked.err().map(|error| {
+            let (frames, what) = (SeqRange { first: seq, last: seq }, format!("the body: {error}"));
+            Finding::damage(log, &segment.name, frame.offset, Some(frames), what, fix)
         }));
         Ok(true)
     })
