@@ -12,7 +12,7 @@ use crate::panel::Panel;
 use crate::push::Client;
 use crate::receive::{self, Receiver};
 use crate::server::{self, Status};
-use crate::{discover, options, systemd};
+use crate::{discover, options, place, systemd};
 use config::Config;
 use io::format::Cursor;
 use io::http::{self, Doorman};
@@ -26,7 +26,7 @@ use shards::topology::{self, Plan, TopologyError};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -519,16 +519,7 @@ fn lock_data_dir(data_dir: &Path) -> Result<fs::File, RunError> {
 
 /// One more than the highest shard that has a directory.
 fn shards_on_disk(data_dir: &Path) -> Result<usize, RunError> {
-    let unreadable = |error: std::io::Error| {
-        RunError::Setup(format!("data_dir {}: {error}", data_dir.display()))
-    };
-    let mut count = 0;
-    for entry in fs::read_dir(data_dir).map_err(unreadable)? {
-        let name: PathBuf = entry.map_err(unreadable)?.file_name().into();
-        let number = name.to_str().and_then(|name| name.strip_prefix("shard-"));
-        if let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) {
-            count = count.max(number + 1);
-        }
-    }
-    Ok(count)
+    let shards = place::shards(data_dir)
+        .map_err(|error| RunError::Setup(format!("data_dir {}: {error}", data_dir.display())))?;
+    Ok(shards.last().map_or(0, |(number, _)| number + 1))
 }

@@ -57,7 +57,7 @@ impl Discovery {
         shards: Vec<Arc<Ring<FileEvent>>>,
         reading: usize,
     ) -> Result<Discovery, DiscoverError> {
-        let known = latest(cursors);
+        let known = latest(cursors, |cursor| cursor);
         let files = known
             .iter()
             .map(|cursor| Known {
@@ -146,8 +146,7 @@ impl Owners {
             None if at_start && self.groups[group].from_end => Start::End(size),
             None => Start::Beginning,
         };
-        let shard = usize::try_from(hash(labels.as_bytes()) % self.reading as u64)
-            .expect("less than the number of shards");
+        let shard = shard_of(&labels, self.reading);
         self.owner.insert(file, shard);
         let follow = Follow { file, identity, path, group, labels, size, start };
         self.tell(file, stop, FileEvent::Follow(Box::new(follow)));
@@ -194,16 +193,24 @@ fn push(shard: &Ring<FileEvent>, stop: &Stop, mut event: FileEvent) {
     }
 }
 
-fn latest(cursors: Vec<Cursor>) -> Vec<Cursor> {
-    let mut latest: BTreeMap<_, Cursor> = BTreeMap::new();
-    for cursor in cursors {
-        let key = |cursor: &Cursor| (cursor.stamp_ns, cursor.offset);
-        let known = latest.get(&cursor.identity);
-        if known.is_none_or(|known| key(known) < key(&cursor)) {
-            latest.insert(cursor.identity, cursor);
+/// Of those that are of one file the later: with the later stamp, then the larger offset.
+pub fn latest<T>(all: impl IntoIterator<Item = T>, cursor: impl Fn(&T) -> &Cursor) -> Vec<T> {
+    let mut latest: BTreeMap<_, T> = BTreeMap::new();
+    let key = |of: &T| (cursor(of).stamp_ns, cursor(of).offset);
+    for of in all {
+        let file = cursor(&of).identity.incarnation();
+        if latest.get(&file).is_none_or(|known| key(known) < key(&of)) {
+            latest.insert(file, of);
         }
     }
     latest.into_values().collect()
+}
+
+/// Which of the first `reading` shards has the stream with these labels.
+#[must_use]
+pub fn shard_of(labels: &str, reading: usize) -> usize {
+    usize::try_from(hash(labels.as_bytes()) % reading as u64)
+        .expect("less than the number of shards")
 }
 
 /// FNV-1a: the same on every run and machine, so that a file stays with its shard.
@@ -230,6 +237,10 @@ mod tests {
         };
         // After a truncation the later cursor has the smaller offset.
         let cursors = vec![cursor(1, 5, 900), cursor(2, 1, 1), cursor(1, 6, 10), cursor(1, 4, 999)];
-        assert_eq!(latest(cursors), [cursor(1, 6, 10), cursor(2, 1, 1)]);
+        assert_eq!(latest(cursors, |cursor| cursor), [cursor(1, 6, 10), cursor(2, 1, 1)]);
+        // Read on after a reboot that gave its device another number.
+        let mut moved = cursor(1, 7, 20);
+        moved.identity.dev = 0;
+        assert_eq!(latest([moved.clone(), cursor(1, 6, 10)], |cursor| cursor), [moved]);
     }
 }

@@ -41,6 +41,12 @@ pub mod desk;
 
 pub mod dlq;
 
+pub mod inspect;
+pub mod positions;
+
+pub mod place;
+pub mod table;
+
 pub mod appliance;
 pub mod options;
 pub mod panel;

@@ -4,6 +4,10 @@ use clap::{Parser, Subcommand};
 use config::Config;
 use log_capturer::appliance;
 use log_capturer::dlq::command as dlq;
+use log_capturer::inspect as wal;
+use log_capturer::positions;
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,6 +49,12 @@ enum Command {
     /// What Loki refused for good: look at it, send it again, remove it.
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// The write-ahead logs: look into them, verify them, export what is in them. Changes nothing.
+    #[command(subcommand)]
+    Wal(wal::Command),
+    /// How far each source was read: list it, export it, import it.
+    #[command(subcommand)]
+    Positions(positions::Command),
     /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
     Demo {
         /// How long lines are written.
@@ -65,7 +75,8 @@ const EXIT_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         // What these commands are given wrongly is one kind of mistake, wherever it is noticed.
-        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|first| first == "dlq") {
+        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|first| is_offline(&first))
+        {
             let _ = error.print();
             std::process::exit(EXIT_CONFIG.into());
         }
@@ -82,15 +93,29 @@ fn main() -> ExitCode {
             print!("{}", config.to_yaml());
             ExitCode::SUCCESS
         }),
-        Command::Dlq(command) => match dlq::run(&command) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("log-capturer dlq: {error}");
-                ExitCode::from(error.exit_code())
-            }
-        },
+        Command::Dlq(command) => ended("dlq", dlq::run(&command), dlq::CommandError::exit_code),
+        Command::Wal(command) => ended("wal", wal::run(&command), wal::CommandError::exit_code),
+        Command::Positions(command) => {
+            let ran = positions::run(&command);
+            ended("positions", ran, positions::CommandError::exit_code)
+        }
         Command::Demo { seconds, rate, loki } => demo(seconds, rate, loki),
     }
+}
+
+fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8) -> ExitCode {
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("log-capturer {command}: {error}");
+            ExitCode::from(code(&error))
+        }
+    }
+}
+
+/// The commands for what is in a data_dir.
+fn is_offline(command: &OsStr) -> bool {
+    ["dlq", "wal", "positions"].iter().any(|offline| command == *offline)
 }
 
 fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> ExitCode) -> ExitCode {

@@ -5,7 +5,7 @@
 
 use crate::batch::Batch;
 use crate::block::Block;
-use crate::receive::push::Push;
+use crate::receive::push::{BadPush, Push};
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
@@ -53,6 +53,17 @@ pub struct Taken<'a> {
     pub metadata: Vec<(&'a str, &'a str)>,
 }
 
+/// Why a body is no push.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    #[error("it cannot be decompressed: {0}")]
+    Compression(#[from] snap::Error),
+    #[error("{0}")]
+    Push(#[from] BadPush),
+    #[error("it holds no entry")]
+    Empty,
+}
+
 /// What cannot be read as a push is kept under these labels, as it is.
 const UNREADABLE_LABELS: &str = "{log_capturer_unreadable=\"true\"}";
 /// In lines of this size, as large as others may be.
@@ -63,12 +74,22 @@ impl Part {
     /// as it is.
     #[must_use]
     pub fn of(body: &[u8]) -> Part {
-        let content = read(body).unwrap_or_else(|| Content {
-            raw: body.to_vec(),
-            labels: vec![UNREADABLE_LABELS.into()],
-            elements: 0,
-            entries: vec![Entry { stream: 0, at: 0..0, stamp_ns: 0 }],
-        });
+        Part::read(body).unwrap_or_else(|_| {
+            Part::all(Content {
+                raw: body.to_vec(),
+                labels: vec![UNREADABLE_LABELS.into()],
+                elements: 0,
+                entries: vec![Entry { stream: 0, at: 0..0, stamp_ns: 0 }],
+            })
+        })
+    }
+
+    /// Likewise, of one that can be read.
+    pub fn read(body: &[u8]) -> Result<Part, Unreadable> {
+        read(body).map(Part::all)
+    }
+
+    fn all(content: Content) -> Part {
         let count = u32::try_from(content.entries.len()).expect("a frame is small");
         Part { content: Arc::new(content), entries: (0..count).collect() }
     }
@@ -84,6 +105,12 @@ impl Part {
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Of the whole body that it is a part of, before compression.
+    #[must_use]
+    pub fn raw_bytes(&self) -> usize {
+        self.content.raw.len()
     }
 
     #[must_use]
@@ -205,7 +232,7 @@ impl Part {
 /// another. None where it is a single element already, or where they cannot be merged.
 #[must_use]
 pub fn merge<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
-    let contents: Vec<Content> = bodies.map(read).collect::<Option<_>>()?;
+    let contents: Vec<Content> = bodies.map(|body| read(body).ok()).collect::<Option<_>>()?;
     if matches!(&contents[..], [Content { elements: 1, .. }]) {
         return None;
     }
@@ -224,9 +251,9 @@ pub fn merge<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
     Some(batch.compress().body)
 }
 
-fn read(body: &[u8]) -> Option<Content> {
-    let raw = snap::raw::Decoder::new().decompress_vec(body).ok()?;
-    let push = Push::read_stored(&raw).ok()?;
+fn read(body: &[u8]) -> Result<Content, Unreadable> {
+    let raw = snap::raw::Decoder::new().decompress_vec(body)?;
+    let push = Push::read_stored(&raw)?;
     let mut labels: Vec<String> = Vec::new();
     let mut known: HashMap<&str, usize> = HashMap::new();
     let mut entries = Vec::with_capacity(push.entries);
@@ -244,7 +271,10 @@ fn read(body: &[u8]) -> Option<Content> {
     // Stable: those of a stream keep their order.
     entries.sort_by_key(|entry| entry.stream);
     let elements = push.streams.len();
-    (!entries.is_empty()).then_some(Content { raw, labels, elements, entries })
+    if entries.is_empty() {
+        return Err(Unreadable::Empty);
+    }
+    Ok(Content { raw, labels, elements, entries })
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! - [`several`]: several sinks and tenants;
 //! - [`answers`]: every answer in depth: tenants, bad lines, limits, clocks, dead letters;
 //! - [`dlq`]: the commands for what Loki refused for good;
+//! - [`tools`]: the commands for what a data_dir holds;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one; [`refusals`]: what becomes of what it
@@ -36,3 +37,4 @@ mod setup;
 mod several;
 mod sink;
 mod stops;
+mod tools;

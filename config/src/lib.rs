@@ -21,8 +21,11 @@ mod dlq;
 
 mod error;
 
+mod offsets;
+
 pub use dlq::{Dlq, Reprocess, WhenFull};
 pub use error::{Errors, Problem};
+pub use offsets::{Offset, offsets};
 pub use secret::{REDACTED, Secret};
 
 use serde::Serialize;

@@ -499,7 +499,7 @@ pub fn segment_name(first_seq: Seq) -> String {
 pub fn parse_segment_name(name: &str) -> Option<Seq> {
     let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
     (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| digits.parse().ok().map(Seq))?
+        .then(|| digits.parse().ok().map(Seq).filter(|seq| *seq > Seq::NONE))?
 }
 
 fn as_u32(n: usize) -> u32 {
@@ -683,6 +683,7 @@ mod tests {
         assert_eq!(Checkpoint::decode(&checkpoint().encode()).unwrap(), checkpoint());
         assert_eq!(parse_segment_name(&segment_name(Seq(99))), Some(Seq(99)));
         assert_eq!(parse_segment_name("99.wal"), None);
+        assert_eq!(parse_segment_name(&segment_name(Seq::NONE)), None, "the first frame is 1");
         assert_eq!(parse_segment_name("0000000000000000000x.wal"), None);
     }
 

@@ -10,6 +10,7 @@ pub mod wal;
 
 pub mod disk;
 pub mod failpoint;
+pub mod map;
 pub mod plain;
 pub mod sim;
 pub mod uring;

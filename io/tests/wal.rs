@@ -4,6 +4,9 @@ use io::disk::Disk;
 use io::format::{BLOCK_BYTES, Cursor, Seq, segment_name};
 use io::sim::{Fault, SimDisk, random, run, together};
 use io::tail::{Fingerprint, Identity};
+use io::wal::recovery::standing;
+use io::wal::scan::SeqRange;
+use io::wal::survey::{Reach, Surveyed, survey};
 use io::wal::{Acked, Backlog, Committed, Options, Recovered, Sealed, Wal, WalError};
 use std::collections::BTreeMap;
 
@@ -351,6 +354,50 @@ fn a_flipped_byte_costs_its_own_frame_at_most_and_is_reported() {
     }
 }
 
+/// Whatever is damaged: what counts by a survey is what a run reads, and what is lost by it is what the
+/// run reports.
+#[test]
+fn a_survey_of_everything_and_a_run_judge_alike() {
+    let count = 20;
+    let intact = || {
+        let disk = several_segments(count);
+        run(open(&disk).0.checkpoint()).unwrap();
+        disk
+    };
+    let files = run(intact().list()).unwrap();
+    for seed in 0..400 {
+        let mut seed = seed * 7919 + 1;
+        let disk = intact();
+        for _ in 0..=random(&mut seed) % 3 {
+            let file = &files[usize::try_from(random(&mut seed)).unwrap() % files.len()];
+            let at = usize::try_from(random(&mut seed) % file.bytes).unwrap();
+            disk.damage(&file.name, |bytes| bytes[at] ^= 0x40);
+        }
+        if random(&mut seed).is_multiple_of(4) {
+            disk.lose(&files[usize::try_from(random(&mut seed)).unwrap() % files.len()].name);
+        }
+        let looked = run(survey(&disk, 0, Reach::Everything)).unwrap();
+        let standing = standing(&looked, &options().sinks);
+        let whole = looked.ours().flat_map(Surveyed::kept).map(|frame| frame.header.seq.0);
+        let whole: Vec<u64> = whole.collect();
+        let in_segments = looked.ours().flat_map(|segment| &segment.judged.gaps).copied();
+        let mut missing: Vec<SeqRange> =
+            in_segments.chain(standing.gaps.iter().map(|gap| gap.frames)).collect();
+        let (wal, recovered) = open(&disk);
+        let (read, later) = read_all(&wal);
+        assert_eq!(whole, read);
+        let lost = lost_in(recovered.gaps.iter().chain(&later));
+        missing.sort_by_key(|frames| frames.first);
+        assert_eq!(
+            missing.iter().map(|f| f.last.0 - f.first.0 + 1).sum::<u64>(),
+            lost,
+            "{missing:?}"
+        );
+        let cursors = |cursors: Vec<Cursor>| cursors.into_iter().map(|c| c.offset).max();
+        assert_eq!(cursors(looked.cursors.to_vec()), cursors(recovered.cursors));
+    }
+}
+
 #[test]
 fn a_missing_segment_is_a_gap_and_the_rest_is_delivered() {
     let disk = several_segments(40);
@@ -418,6 +465,28 @@ fn without_checkpoints_the_oldest_frame_comes_first() {
         let frames = read_all(&wal).0;
         assert!(frames.len() > 1 && frames.ends_with(&[10]), "sent again, not lost: {frames:?}");
     }
+}
+
+#[test]
+fn a_checkpoint_knows_more_of_sources_than_the_frames_before_it() {
+    let disk = several_segments(4);
+    let (wal, recovered) = open(&disk);
+    let cursor = |ino, stamp_ns, offset| Cursor {
+        stamp_ns,
+        offset,
+        ..recovered.cursors.iter().find(|cursor| cursor.identity.ino == ino).unwrap().clone()
+    };
+    assert!(wal.adopt(cursor(0, 1, 50)));
+    wal.forget(&cursor(2, 0, 0).identity);
+    run(wal.checkpoint()).unwrap();
+    let offsets = |disk: &SimDisk| -> Vec<(u64, u64)> {
+        open(disk).1.cursors.iter().map(|cursor| (cursor.identity.ino, cursor.offset)).collect()
+    };
+    assert_eq!(offsets(&disk), [(0, 50), (1, 4)]);
+    // A frame behind it counts again.
+    wal.append(frame(5)).unwrap();
+    run(wal.commit()).unwrap();
+    assert_eq!(offsets(&disk), [(0, 50), (1, 4), (2, 5)]);
 }
 
 #[test]

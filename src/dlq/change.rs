@@ -4,7 +4,7 @@
 //! `POST /dlq/reprocess` and `POST /dlq/purge` with
 //! `{"filter": ["reason=too_old"], "labels": {"a": "b"}, "restamp": true}`.
 
-use super::command::{CommandError, Where};
+use super::command::{CommandError, queues};
 use super::filter::Filter;
 use super::offline::Queue;
 use super::record::Record;
@@ -12,6 +12,7 @@ use super::replay::{self, Outcome, Refused, Stamps};
 use super::store::{Dlq, DlqError};
 use crate::handoff::Frame;
 use crate::options;
+use crate::place::Place;
 use crate::push::{Client, Push};
 use crate::track::Piece;
 use config::Config;
@@ -20,11 +21,8 @@ use io::plain::PlainDisk;
 use io::sim::run;
 use perf::clock::unix_ns;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 /// How long a running process may take to answer.
@@ -34,13 +32,13 @@ const QUEUE_BYTES_MAX: u64 = 1 << 30;
 
 type Queues = Dlq<PlainDisk>;
 
-pub fn purge(place: &Where, filter: &Filter, out: &mut impl Write) -> Result<(), CommandError> {
-    let Some(_lock) = lock(&place.data_dir)? else {
+pub fn purge(place: &Place, filter: &Filter, out: &mut impl Write) -> Result<(), CommandError> {
+    let Some(_lock) = place.lock()? else {
         return ask(place, "purge", filter, &BTreeMap::new(), false, out);
     };
     let now_ns = unix_ns();
     let mut count = 0;
-    for queue in place.queues()? {
+    for queue in queues(place)? {
         if filter.sink().is_none_or(|sink| sink == queue.sink) {
             let dlq = open(place, &queue)?;
             count += run(dlq.purge(filter, now_ns))?;
@@ -51,7 +49,7 @@ pub fn purge(place: &Where, filter: &Filter, out: &mut impl Write) -> Result<(),
 }
 
 pub fn replay(
-    place: &Where,
+    place: &Place,
     filter: &Filter,
     labels: &BTreeMap<String, String>,
     restamp: bool,
@@ -61,12 +59,12 @@ pub fn replay(
         let text = "replay: expected --config FILE, which says where the sink is";
         return Err(CommandError::Wrong(text.into()));
     };
-    let Some(_lock) = lock(&place.data_dir)? else {
+    let Some(_lock) = place.lock()? else {
         return ask(place, "reprocess", filter, labels, restamp, out);
     };
     let mut stamps = restamp.then(|| Stamps::new(unix_ns()));
     let mut sums = Sums::default();
-    for queue in place.queues()? {
+    for queue in queues(place)? {
         if filter.sink().is_some_and(|sink| sink != queue.sink) {
             continue;
         }
@@ -185,7 +183,7 @@ fn settle(
 }
 
 /// Nothing is put: so no quota matters.
-fn open(place: &Where, queue: &Queue) -> Result<Queues, CommandError> {
+fn open(place: &Place, queue: &Queue) -> Result<Queues, CommandError> {
     let Queue { shard, sink, .. } = queue;
     let options = options::dlq_of(&place.data_dir, sink, *shard, QUEUE_BYTES_MAX);
     let disk = PlainDisk::open(&options.dir, &options.quarantine)?;
@@ -205,39 +203,9 @@ fn open(place: &Where, queue: &Queue) -> Result<Queues, CommandError> {
     Ok(dlq)
 }
 
-/// Keeps everyone else out; `None` where a process runs there.
-fn lock(data_dir: &Path) -> Result<Option<File>, CommandError> {
-    let path = data_dir.join("lock");
-    let failed =
-        |error: std::io::Error| CommandError::Failed(format!("{}: {error}", path.display()));
-    if !data_dir.is_dir() {
-        let text = format!("data_dir {}: expected that of a log-capturer", data_dir.display());
-        return Err(CommandError::Wrong(text));
-    }
-    // A file made by another user would be one that log-capturer cannot open.
-    let owner = fs::metadata(data_dir).map_err(failed)?.uid();
-    let is_ours = owner == rustix::process::geteuid().as_raw();
-    let foreign = || {
-        let dir = data_dir.display();
-        let text = format!("data_dir {dir} belongs to user {owner}: run this as that user");
-        CommandError::Wrong(text)
-    };
-    if !is_ours && !path.exists() {
-        return Err(foreign());
-    }
-    let options = File::options().write(true).create(is_ours).truncate(false).open(&path);
-    let file = options.map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) if !is_ours => Err(foreign()),
-        Ok(()) => Ok(Some(file)),
-        Err(fs::TryLockError::WouldBlock) => Ok(None),
-        Err(fs::TryLockError::Error(error)) => Err(failed(error)),
-    }
-}
-
 /// Has the running process do it.
 fn ask(
-    place: &Where,
+    place: &Place,
     what: &str,
     filter: &Filter,
     labels: &BTreeMap<String, String>,

@@ -9,15 +9,16 @@ use super::index::FrameInfo;
 use super::offline::{self, Queue, Survey};
 use super::record::Record;
 use super::store::DlqError;
+use crate::inspect::log::LogError;
 use crate::labels;
+use crate::place::{Place, PlaceArgs, PlaceError};
+use crate::table::{self, age, plain, time};
 use clap::{Args, Subcommand};
-use config::Config;
 use io::disk::DiskError;
 use perf::clock::unix_ns;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, ErrorKind, Write};
-use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -81,17 +82,6 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub struct PlaceArgs {
-    /// The configuration file (YAML).
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where the queues are, without a configuration.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
 pub struct FilterArgs {
     /// Which entries: reason=too_old, status=400, tenant=NAME, sink=NAME, older=1h, newer=1h,
     /// text~WORDS, line~WORDS, label.NAME=VALUE. All that are given must hold.
@@ -106,7 +96,9 @@ pub enum CommandError {
     #[error("{0}")]
     Wrong(String),
     #[error("{0}")]
-    Config(#[from] config::Errors),
+    Place(#[from] PlaceError),
+    #[error("{0}")]
+    Log(#[from] LogError),
     #[error("{0}")]
     Failed(String),
     #[error("{0}")]
@@ -122,38 +114,16 @@ impl CommandError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            CommandError::Filter(_) | CommandError::Wrong(_) | CommandError::Config(_) => 78,
+            CommandError::Filter(_) | CommandError::Wrong(_) => 78,
+            CommandError::Place(error) => error.exit_code(),
+            CommandError::Log(error) if error.is_format() => 78,
             _ => 1,
         }
     }
 }
 
-/// Where the queues are; with their configuration where there is one.
-pub struct Where {
-    pub data_dir: PathBuf,
-    pub config: Option<Config>,
-}
-
-impl PlaceArgs {
-    fn open(&self) -> Result<Where, CommandError> {
-        match (&self.config, &self.data_dir) {
-            (Some(file), _) => {
-                let config = config::load(file)?;
-                Ok(Where { data_dir: config.data_dir.clone(), config: Some(config) })
-            }
-            (None, Some(data_dir)) => Ok(Where { data_dir: data_dir.clone(), config: None }),
-            (None, None) => unreachable!("clap requires one of them"),
-        }
-    }
-}
-
-impl Where {
-    pub fn queues(&self) -> Result<Vec<Queue>, CommandError> {
-        offline::queues(&self.data_dir).map_err(|error| {
-            let dir = self.data_dir.display();
-            CommandError::Wrong(format!("data_dir {dir}: {error}; expected that of a log-capturer"))
-        })
-    }
+pub fn queues(place: &Place) -> Result<Vec<Queue>, CommandError> {
+    Ok(offline::queues(&place.data_dir).map_err(|error| place.unlike(&error))?)
 }
 
 /// Runs a command; its answer goes to standard output.
@@ -226,8 +196,8 @@ fn parse_labels(texts: &[String]) -> Result<BTreeMap<String, String>, CommandErr
 fn survey(queue: &Queue) -> Result<Survey, CommandError> {
     let survey = offline::survey(queue)?;
     let Queue { shard, sink, .. } = queue;
-    for (name, error) in &survey.damage {
-        eprintln!("shard {shard}, sink {sink}: {name}: {error}");
+    for finding in &survey.damage {
+        eprintln!("shard {shard}, sink {sink}: {finding}");
     }
     if survey.damaged_frames > 0 {
         let frames = survey.damaged_frames;
@@ -242,10 +212,10 @@ fn survey(queue: &Queue) -> Result<Survey, CommandError> {
 type Take<'a> = &'a mut dyn FnMut(&Queue, &FrameInfo, &Record) -> std::io::Result<bool>;
 
 /// Gives all entries that match, one frame in memory at a time, until `take` has enough.
-fn entries(place: &Where, filter: &Filter, take: Take<'_>) -> Result<(), CommandError> {
+fn entries(place: &Place, filter: &Filter, take: Take<'_>) -> Result<(), CommandError> {
     let now_ns = unix_ns();
     let mut outcome = Ok(true);
-    for queue in place.queues()? {
+    for queue in queues(place)? {
         if !matches!(outcome, Ok(true)) {
             break;
         }
@@ -264,7 +234,7 @@ fn entries(place: &Where, filter: &Filter, take: Take<'_>) -> Result<(), Command
 }
 
 fn count(
-    place: &Where,
+    place: &Place,
     filter: &Filter,
     what: &str,
     out: &mut impl Write,
@@ -278,21 +248,21 @@ fn count(
 }
 
 fn list(
-    place: &Where,
+    place: &Place,
     frames: bool,
     as_json: bool,
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
     let now_ns = unix_ns();
-    let mut rows = vec![Row::head()];
-    let mut queues = Vec::new();
-    for queue in place.queues()? {
+    let mut rows = vec![head()];
+    let mut documents = Vec::new();
+    for queue in queues(place)? {
         let survey = survey(&queue)?;
         let all: Vec<&FrameInfo> = survey.index.iter().collect();
-        rows.push(Row::of(&queue, None, &all, survey.bytes, now_ns));
+        rows.push(row(&queue, None, &all, survey.bytes, now_ns));
         if frames {
             let frame = |info: &&FrameInfo| {
-                Row::of(&queue, Some(info), std::slice::from_ref(info), info.bytes, now_ns)
+                row(&queue, Some(info), std::slice::from_ref(info), info.bytes, now_ns)
             };
             rows.extend(all.iter().map(frame));
         }
@@ -312,14 +282,14 @@ fn list(
         if frames {
             about["list"] = all.iter().map(|info| frame_json(info)).collect();
         }
-        queues.push(about);
+        documents.push(about);
     }
     let said = if as_json {
-        writeln!(out, "{:#}", json!({ "queues": queues }))
+        writeln!(out, "{:#}", json!({ "queues": documents }))
     } else if rows.len() == 1 {
         writeln!(out, "no dead-letter queue under {}", place.data_dir.display())
     } else {
-        print(&rows, out)
+        table::print(&rows, out)
     };
     said.map_err(CommandError::Output)
 }
@@ -337,70 +307,41 @@ fn frame_json(info: &FrameInfo) -> serde_json::Value {
     })
 }
 
-/// A row of the table.
-struct Row([String; 8]);
-
-impl Row {
-    fn head() -> Row {
-        let names = ["SHARD", "SINK", "FRAME", "ENTRIES", "BYTES", "OLDEST", "ATTEMPTS", "REASONS"];
-        Row(names.map(str::to_owned))
-    }
-
-    fn of(
-        queue: &Queue,
-        frame: Option<&FrameInfo>,
-        of: &[&FrameInfo],
-        bytes: u64,
-        now: i64,
-    ) -> Row {
-        let mut reasons = BTreeMap::<&str, u64>::new();
-        for (reason, count) in of.iter().flat_map(|info| &info.reasons) {
-            *reasons.entry(reason.name()).or_default() += u64::from(*count);
-        }
-        let unknown = of.iter().filter(|info| info.undecodable).map(|info| u64::from(info.entries));
-        let unknown: u64 = unknown.sum();
-        if of.iter().any(|info| info.undecodable) {
-            reasons.insert("not understood", unknown);
-        }
-        let reasons: Vec<String> =
-            reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        let oldest = of.iter().map(|info| info.oldest_ns).min();
-        let attempts = of.iter().map(|info| info.attempts).max();
-        Row([
-            queue.shard.to_string(),
-            queue.sink.clone(),
-            frame.map_or_else(|| format!("all {}", of.len()), |info| info.seq.to_string()),
-            of.iter().map(|info| u64::from(info.entries)).sum::<u64>().to_string(),
-            bytes.to_string(),
-            oldest.map_or_else(|| "-".into(), |oldest| age(now.saturating_sub(oldest))),
-            attempts.map_or_else(|| "-".into(), |attempts| attempts.to_string()),
-            if reasons.is_empty() { "-".into() } else { reasons.join(", ") },
-        ])
-    }
+fn head() -> Vec<String> {
+    table::row(["SHARD", "SINK", "FRAME", "ENTRIES", "BYTES", "OLDEST", "ATTEMPTS", "REASONS"])
 }
 
-fn print(rows: &[Row], out: &mut impl Write) -> std::io::Result<()> {
-    let width = |column: usize| rows.iter().map(|row| row.0[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    for Row(cells) in rows {
-        for (cell, width) in cells.iter().zip(&widths) {
-            write!(out, "{cell:width$}  ")?;
-        }
-        writeln!(out, "{}", cells[7])?;
+/// Of a frame, or of all of them.
+fn row(
+    queue: &Queue,
+    frame: Option<&FrameInfo>,
+    of: &[&FrameInfo],
+    bytes: u64,
+    now: i64,
+) -> Vec<String> {
+    let mut reasons = BTreeMap::<&str, u64>::new();
+    for (reason, count) in of.iter().flat_map(|info| &info.reasons) {
+        *reasons.entry(reason.name()).or_default() += u64::from(*count);
     }
-    Ok(())
-}
-
-/// In its two largest units.
-fn age(ns: i64) -> String {
-    let seconds = ns.max(0) / 1_000_000_000;
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match (days, hours, minutes) {
-        (1.., ..) => format!("{days}d{}h", hours % 24),
-        (_, 1.., _) => format!("{hours}h{}m", minutes % 60),
-        (.., 1..) => format!("{minutes}m{}s", seconds % 60),
-        _ => format!("{seconds}s"),
+    let unknown = of.iter().filter(|info| info.undecodable).map(|info| u64::from(info.entries));
+    let unknown: u64 = unknown.sum();
+    if of.iter().any(|info| info.undecodable) {
+        reasons.insert("not understood", unknown);
     }
+    let reasons: Vec<String> =
+        reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let oldest = of.iter().map(|info| info.oldest_ns).min();
+    let attempts = of.iter().map(|info| info.attempts).max();
+    vec![
+        queue.shard.to_string(),
+        queue.sink.clone(),
+        frame.map_or_else(|| format!("all {}", of.len()), |info| info.seq.to_string()),
+        of.iter().map(|info| u64::from(info.entries)).sum::<u64>().to_string(),
+        bytes.to_string(),
+        oldest.map_or_else(|| "-".into(), |oldest| age(now.saturating_sub(oldest))),
+        attempts.map_or_else(|| "-".into(), |attempts| attempts.to_string()),
+        if reasons.is_empty() { "-".into() } else { reasons.join(", ") },
+    ]
 }
 
 fn show(
@@ -431,26 +372,12 @@ fn show(
     writeln!(out)
 }
 
-/// What a terminal does not take for a command.
-fn plain(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
-    text.chars().map(escape).collect()
-}
-
-fn time(ns: i64) -> String {
-    jiff::Timestamp::from_nanosecond(ns.into()).map_or_else(|_| ns.to_string(), |t| t.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn ages_and_texts_are_for_people() {
-        let ages = [-5, 7, 61, 3_725, 90_061].map(|seconds| age(seconds * 1_000_000_000));
-        assert_eq!(ages, ["0s", "7s", "1m1s", "1h2m", "1d1h"]);
-        assert_eq!(plain("ü\u{1b}[31m\n"), "ü\\u{1b}[31m\\n");
-        assert_eq!(time(1_700_000_000_000_000_001), "2023-11-14T22:13:20.000000001Z");
+    fn labels_are_pairs() {
         let labels = parse_labels(&["a=b=c".into(), "d=e".into()]).unwrap();
         assert_eq!(labels["a"], "b=c");
         for wrong in ["a", "1a=b", "=b", "a="] {

@@ -6,7 +6,7 @@
 //! [`LOST_TIME`].
 
 use super::glob::Globs;
-use super::identity::Stat;
+use super::identity::{Incarnation, Stat};
 use super::watch::{Notice, Watcher};
 use super::{Event, FileId, Identity, Known, Options, open_regular};
 use inotify::WatchDescriptor;
@@ -113,7 +113,7 @@ impl Discoverer {
             watched: HashMap::new(),
             files: HashMap::new(),
             by_identity: HashMap::new(),
-            unclaimed: (known.iter().map(|known| incarnation(&known.identity)).zip(0..)).collect(),
+            unclaimed: (known.iter().map(|known| known.identity.incarnation()).zip(0..)).collect(),
             known,
             next_id: 0,
             at_start: true,
@@ -551,7 +551,7 @@ impl Discoverer {
     }
 
     fn known_at(&self, identity: &Identity) -> Option<usize> {
-        self.unclaimed.get(&incarnation(identity)).copied()
+        self.unclaimed.get(&identity.incarnation()).copied()
     }
 
     /// Is this the file that an earlier run read? Where the identity leaves a doubt, its first
@@ -566,7 +566,7 @@ impl Discoverer {
             opened.is_ok_and(|(file, ..)| known.fingerprint.matches(&file).unwrap_or(false))
         };
         if sure || alike() {
-            self.unclaimed.remove(&incarnation(identity));
+            self.unclaimed.remove(&identity.incarnation());
             Claim::Same(at)
         } else {
             Claim::Replaced
@@ -612,14 +612,6 @@ impl Discoverer {
             !over
         });
     }
-}
-
-/// What of an identity outlives a reboot: device numbers may change, but where there is a birth time
-/// nothing else has it.
-type Incarnation = (Option<u64>, u64, i64);
-
-fn incarnation(identity: &Identity) -> Incarnation {
-    ((identity.birth_ns == 0).then_some(identity.dev), identity.ino, identity.birth_ns)
 }
 
 /// What became of the question whether a file is known.

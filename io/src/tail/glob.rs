@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// The patterns of all groups.
 #[derive(Debug)]
-pub(super) struct Globs(Vec<GroupGlobs>);
+pub struct Globs(Vec<GroupGlobs>);
 
 #[derive(Debug)]
 struct GroupGlobs {
@@ -49,6 +49,7 @@ impl Globs {
     }
 
     /// The first group that wants a file at `path`.
+    #[must_use]
     pub fn group_of(&self, path: &Path) -> Option<usize> {
         let parts = parts(path);
         self.0.iter().position(|group| group.wants(path, &parts))

@@ -16,6 +16,17 @@ pub struct Identity {
     pub birth_ns: i64,
 }
 
+/// What of an identity outlives a reboot: device numbers may change, but where there is a birth time
+/// nothing else has it.
+pub type Incarnation = (Option<u64>, u64, i64);
+
+impl Identity {
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        ((self.birth_ns == 0).then_some(self.dev), self.ino, self.birth_ns)
+    }
+}
+
 const FINGERPRINT_BYTES_MAX: usize = 1024;
 
 /// A checksum of the first bytes of a file: of as many as it had, up to 1 KiB.

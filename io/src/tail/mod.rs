@@ -10,7 +10,8 @@ mod identity;
 mod watch;
 
 pub use discover::{DiscoverError, Discoverer};
-pub use identity::{Fingerprint, Identity, OpenError, open_regular};
+pub use glob::Globs;
+pub use identity::{Fingerprint, Identity, Incarnation, OpenError, open_regular};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -105,14 +105,14 @@ impl<D: Disk> Backlog<D> {
             let found = match scan.next().await? {
                 Step::Frame(found) => found,
                 Step::End { damage: at_end } => {
-                    damage = damage.or(at_end);
+                    damage = damage.or(at_end.map(|damage| damage.error));
                     batch.gaps.push(self.gap(segment, last, damage));
                     wal.disk.quarantine(&segment_name(segment)).await?;
                     self.next = last.next();
                     return Ok(());
                 }
             };
-            damage = damage.or(found.damage.clone());
+            damage = damage.or(found.damage.as_ref().map(|damage| damage.error.clone()));
             let seq = found.header.seq;
             if seq < self.next {
                 continue;

@@ -2,7 +2,8 @@
 //!
 //! - [`ladder`]: the positions, and the order between them.
 //! - [`log`]: the bookkeeping as a plain state machine that does no I/O.
-//! - [`scan`]: which frames stand in a segment; [`recovery`]: what that means after a stop.
+//! - [`scan`]: which frames stand in a segment; [`survey`]: all segments, judged, and nothing changed;
+//!   [`recovery`]: what that means after a stop.
 //! - [`backlog`]: durable frames read back, for a sink that fell behind.
 //! - [`Wal`] (here): carries the log's decisions out on a [`Disk`].
 //!
@@ -19,6 +20,7 @@ pub mod ladder;
 pub mod log;
 pub mod recovery;
 pub mod scan;
+pub mod survey;
 
 pub use backlog::{Backlog, Batch};
 pub use ladder::Ladder;

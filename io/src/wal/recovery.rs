@@ -4,15 +4,13 @@
 //! checkpoint are not read now (they are checked when they are read back), so that a start takes
 //! the same time whatever the backlog. Nothing is written to a recovered segment again.
 
+use super::WalError;
 use super::ladder::Ladder;
-use super::log::{Acked, CursorTable, Log, Options, Segment};
-use super::scan::{Scan, SeqRange, Step};
-use super::{WalError, read_segment_header};
-use crate::disk::{Disk, DiskError};
-use crate::format::{
-    BLOCK_BYTES, CHECKPOINT_SLOTS, Checkpoint, Cursor, FormatError, Seq, parse_segment_name,
-    segment_name,
-};
+use super::log::{Acked, Log, Options};
+use super::scan::SeqRange;
+use super::survey::{Reach, Survey, Surveyed, survey};
+use crate::disk::Disk;
+use crate::format::{Checkpoint, Cursor, FormatError, Seq, segment_name};
 
 /// Frames that were durable once and cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,55 +37,93 @@ pub(super) async fn recover<D: Disk>(
     disk: &D,
     options: Options,
 ) -> Result<(Log, Recovered), WalError> {
+    let mut survey = survey(disk, options.owner, Reach::Tail).await?;
     let mut recovered = Recovered::default();
-    let entries = disk.list().await?;
-    let mut checkpoint = Checkpoint::default();
-    for slot in CHECKPOINT_SLOTS.iter().filter(|slot| entries.iter().any(|e| e.name == **slot)) {
-        match read_checkpoint(disk, slot, options.owner).await? {
-            Ok(found) if found.generation > checkpoint.generation => checkpoint = found,
-            Ok(_) => {}
-            Err(source @ FormatError::Version { .. }) => {
-                return Err(WalError::Format { name: (*slot).into(), source });
-            }
-            Err(error) => recovered.damaged.push(((*slot).into(), error)),
+    for slot in &survey.slots {
+        let error = slot.found.as_ref().err();
+        recovered.damaged.extend(error.map(|error| (slot.name.to_owned(), error.clone())));
+    }
+    for surveyed in &mut survey.segments {
+        if let Some(error) = surveyed.unreadable.take() {
+            return Err(error.into());
         }
+        set_aside(disk, surveyed).await?;
+        report(surveyed, &mut recovered);
     }
-    let segments = entries
-        .iter()
-        .filter_map(|entry| Some((parse_segment_name(&entry.name)?, entry.bytes)))
-        .collect::<Vec<_>>();
-    let mut roll = RollForward {
-        disk,
-        owner: options.owner,
-        watermark: checkpoint.durable,
-        acked: Seq::NONE,
-        cursors: CursorTable::default(),
-        next: checkpoint.durable.next(),
-        segments: Vec::new(),
-        recovered,
+    let Standing { sinks, trimmed, acked, gaps } = standing(&survey, &options.sinks);
+    recovered.gaps.extend(gaps);
+    recovered.cursors = survey.cursors.to_vec();
+    recovered.unacked = survey.durable.0 - acked.0;
+    let mut ladder = Ladder::recovered(trimmed, acked, survey.durable);
+    // Of tags that are not behind, frames above `acked` were sent, too, and are not sent again.
+    ladder.send(sinks.iter().map(|sink| sink.all).max().expect("there is a sink"));
+    let segments = survey.ours().map(Surveyed::segment).collect();
+    let Survey { checkpoint, cursors, .. } = survey;
+    let log = Log::recovered(
+        options,
+        ladder,
+        cursors,
+        segments,
+        checkpoint.generation,
+        sinks,
+        checkpoint.durable,
+    );
+    Ok((log, recovered))
+}
+
+/// What is damaged is copied, and what is not of this log goes.
+async fn set_aside<D: Disk>(disk: &D, surveyed: &Surveyed) -> Result<(), WalError> {
+    if surveyed.header.is_err() || !surveyed.judged.gaps.is_empty() {
+        disk.quarantine(&surveyed.name).await?;
+    }
+    if surveyed.is_foreign() {
+        disk.remove(std::slice::from_ref(&surveyed.name)).await?;
+    }
+    Ok(())
+}
+
+fn report(surveyed: &Surveyed, recovered: &mut Recovered) {
+    let name = || surveyed.name.clone();
+    let errors = surveyed.header.as_ref().err().into_iter().chain(&surveyed.cursor_errors);
+    recovered.damaged.extend(errors.map(|error| (name(), error.clone())));
+    let damage = surveyed.damage.first().map(|damage| &damage.error);
+    let gap = |frames: &SeqRange| Gap { segment: name(), frames: *frames, damage: damage.cloned() };
+    recovered.gaps.extend(surveyed.judged.gaps.iter().map(gap));
+    recovered.torn |= surveyed.judged.torn;
+}
+
+/// Where each sink stands in a log, and what is missing at the ends of it.
+#[derive(Debug)]
+pub struct Standing {
+    /// Of each sink.
+    pub sinks: Vec<Acked>,
+    /// What is not there any more.
+    pub trimmed: Seq,
+    /// What every sink is past.
+    pub acked: Seq,
+    /// Segments that went before their frames were acked, and those behind the last one there is.
+    pub gaps: Vec<Gap>,
+}
+
+/// The positions of these sinks, by the checkpoint and by what the frames say.
+#[must_use]
+pub fn standing(survey: &Survey, sinks: &[String]) -> Standing {
+    let Survey { checkpoint, durable, acked: told, .. } = survey;
+    let missing = |first: Seq, last| Gap {
+        segment: segment_name(first),
+        frames: SeqRange { first, last },
+        damage: None,
     };
-    let (generation, durable) = (checkpoint.generation, checkpoint.durable);
+    let mut gaps = Vec::new();
     let mut sinks: Vec<Option<Acked>> =
-        options.sinks.iter().map(|sink| position(&checkpoint, sink)).collect();
-    checkpoint.cursors.into_iter().for_each(|cursor| roll.cursors.replace(cursor));
-    for (at, (first_seq, bytes)) in segments.iter().enumerate() {
-        let successor = segments.get(at + 1).map(|(first_seq, _)| *first_seq);
-        roll.segment(*first_seq, *bytes, successor).await?;
-    }
-    let checkpointed_durable = durable;
-    let RollForward { segments, cursors, acked, next, mut recovered, .. } = roll;
-    let durable = next.previous();
-    let oldest = segments.first().map_or(next, |segment| segment.first_seq);
-    let trimmed = oldest.previous().min(durable);
+        sinks.iter().map(|sink| position(checkpoint, sink)).collect();
+    let oldest = survey.ours().next().map_or(durable.next(), |segment| segment.first_seq);
+    let trimmed = oldest.previous().min(*durable);
     // What the frames say counts for the sinks that were there when they were written.
-    sinks.iter_mut().flatten().for_each(|sink| sink.raise(acked));
+    sinks.iter_mut().flatten().for_each(|sink| sink.raise(*told));
     let known = sinks.iter().flatten().map(Acked::floor).min();
-    if let Some(floor) = known.filter(|floor| *floor < trimmed && generation > 0) {
-        recovered.gaps.push(Gap {
-            segment: segment_name(floor.next()),
-            frames: SeqRange { first: floor.next(), last: trimmed },
-            damage: None,
-        });
+    if let Some(floor) = known.filter(|floor| *floor < trimmed && checkpoint.generation > 0) {
+        gaps.push(missing(floor.next(), trimmed));
     }
     let sinks: Vec<Acked> = sinks
         .into_iter()
@@ -95,33 +131,22 @@ pub(super) async fn recover<D: Disk>(
             let mut sink = match sink {
                 Some(sink) => sink,
                 // Its position is lost with the checkpoints; the frames' is that of all sinks.
-                None if generation == 0 => Acked::up_to(acked),
+                None if checkpoint.generation == 0 => Acked::up_to(*told),
                 // New: it gets all that is left.
                 None => Acked::default(),
             };
             sink.raise(trimmed);
-            sink.all = sink.all.min(durable);
+            sink.all = sink.all.min(*durable);
             sink.raise(Seq::NONE);
             sink
         })
         .collect();
     let acked = sinks.iter().map(Acked::floor).min().expect("there is a sink");
-    let newest = segments.last().map_or(acked, |segment| segment.last_seq.max(acked));
-    if newest < durable {
-        recovered.gaps.push(Gap {
-            segment: segment_name(newest.next()),
-            frames: SeqRange { first: newest.next(), last: durable },
-            damage: None,
-        });
+    let newest = survey.ours().last().map_or(acked, |segment| segment.last_seq.max(acked));
+    if newest < *durable {
+        gaps.push(missing(newest.next(), *durable));
     }
-    recovered.cursors = cursors.to_vec();
-    recovered.unacked = durable.0 - acked.0;
-    let mut ladder = Ladder::recovered(trimmed, acked, durable);
-    // Of tags that are not behind, frames above `acked` were sent, too, and are not sent again.
-    ladder.send(sinks.iter().map(|sink| sink.all).max().expect("there is a sink"));
-    let log =
-        Log::recovered(options, ladder, cursors, segments, generation, sinks, checkpointed_durable);
-    Ok((log, recovered))
+    Standing { sinks, trimmed, acked, gaps }
 }
 
 /// Where a sink was by the checkpoint.
@@ -132,155 +157,21 @@ fn position(checkpoint: &Checkpoint, sink: &str) -> Option<Acked> {
     Some(Acked { all, behind: behind.filter(|(_, acked)| *acked < all).collect() })
 }
 
-struct RollForward<'a, D: Disk> {
-    disk: &'a D,
-    owner: u32,
-    /// What is known to have been durable.
-    watermark: Seq,
-    acked: Seq,
-    cursors: CursorTable,
-    /// The sequence number after everything that counts.
-    next: Seq,
-    segments: Vec<Segment>,
-    recovered: Recovered,
-}
-
-impl<D: Disk> RollForward<'_, D> {
-    async fn segment(
-        &mut self,
-        first_seq: Seq,
-        bytes: u64,
-        successor: Option<Seq>,
-    ) -> Result<(), WalError> {
-        let name = segment_name(first_seq);
-        let file = self.disk.open(&name).await?;
-        let salt = match read_segment_header(self.disk, &file, first_seq, self.owner).await? {
-            Ok(header) => Some(header.salt),
-            Err(source @ FormatError::Version { .. }) => {
-                return Err(WalError::Format { name, source });
-            }
-            Err(error @ FormatError::Unexpected { .. }) => {
-                // Whole, but not ours: out of the way, and kept.
-                self.disk.close(file).await?;
-                self.disk.quarantine(&name).await?;
-                self.disk.remove(std::slice::from_ref(&name)).await?;
-                self.recovered.damaged.push((name, error));
-                return Ok(());
-            }
-            Err(error) => {
-                // The frames repeat the salt: they can do without the header.
-                self.disk.quarantine(&name).await?;
-                self.recovered.damaged.push((name.clone(), error));
-                None
-            }
-        };
-        let last_seq = match successor {
-            Some(successor) if successor.previous() <= self.watermark => successor.previous(),
-            _ => self.frames(&name, &file, salt, first_seq, bytes, successor).await?,
-        };
-        self.disk.close(file).await?;
-        self.next = self.next.max(last_seq.next());
-        self.segments.push(Segment { first_seq, last_seq, bytes });
-        Ok(())
-    }
-
-    /// Reads the segment's frames; the last one that counts.
-    async fn frames(
-        &mut self,
-        name: &str,
-        file: &D::File,
-        salt: Option<u64>,
-        first_seq: Seq,
-        bytes: u64,
-        successor: Option<Seq>,
-    ) -> Result<Seq, WalError> {
-        let mut scan = Scan::new(self.disk, file, salt, BLOCK_BYTES as u64, bytes);
-        let mut seen = Vec::new();
-        let mut cursors = Vec::new();
-        let mut damage = None;
-        loop {
-            match scan.next().await? {
-                Step::Frame(found) => {
-                    damage = damage.or(found.damage.clone());
-                    seen.push(Seen {
-                        seq: found.header.seq,
-                        durable: found.header.durable,
-                        acked: found.header.acked,
-                    });
-                    cursors.push(scan.view(&found).cursors());
-                }
-                Step::End { damage: last } => {
-                    damage = damage.or(last);
-                    break;
-                }
-            }
-        }
-        let judged = judge(&seen, first_seq, self.watermark, successor);
-        for (at, cursors) in cursors.into_iter().enumerate() {
-            if judged.kept.contains(&at) {
-                match cursors {
-                    Ok(cursors) => cursors.into_iter().for_each(|c| self.cursors.replace(c)),
-                    Err(error) => self.recovered.damaged.push((name.to_owned(), error)),
-                }
-                self.acked = self.acked.max(seen[at].acked);
-            }
-        }
-        if !judged.gaps.is_empty() {
-            self.disk.quarantine(name).await?;
-        }
-        for frames in judged.gaps {
-            let gap = Gap { segment: name.to_owned(), frames, damage: damage.clone() };
-            self.recovered.gaps.push(gap);
-        }
-        self.recovered.torn |= judged.torn;
-        self.watermark = self.watermark.max(judged.last);
-        Ok(judged.last)
-    }
-}
-
-async fn read_checkpoint<D: Disk>(
-    disk: &D,
-    slot: &str,
-    owner: u32,
-) -> Result<Result<Checkpoint, FormatError>, DiskError> {
-    let file = disk.open(slot).await?;
-    let mut bytes = Vec::new();
-    loop {
-        let more = disk.read(&file, bytes.len() as u64, 1 << 20).await?;
-        bytes.extend_from_slice(&more);
-        if more.len() < 1 << 20 {
-            break;
-        }
-    }
-    disk.close(file).await?;
-    Ok(Checkpoint::decode(&bytes).and_then(|checkpoint| {
-        if checkpoint.owner != owner {
-            return Err(FormatError::Unexpected {
-                what: "the checkpoint's owner",
-                found: checkpoint.owner.into(),
-                expected: owner.into(),
-            });
-        }
-        Ok(checkpoint)
-    }))
-}
-
 /// A whole frame, as far as the judgement needs it.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
-    seq: Seq,
-    durable: Seq,
-    acked: Seq,
+pub(super) struct Seen {
+    pub seq: Seq,
+    pub durable: Seq,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Judged {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Judged {
     /// Which of the seen frames count, by their place in the list.
-    kept: Vec<usize>,
-    gaps: Vec<SeqRange>,
-    torn: bool,
+    pub kept: Vec<usize>,
+    pub gaps: Vec<SeqRange>,
+    pub torn: bool,
     /// The last sequence number that is taken, by a frame or by a gap.
-    last: Seq,
+    pub last: Seq,
 }
 
 /// Which frames of a segment count, given those that are whole, in the order of their places.
@@ -294,7 +185,7 @@ struct Judged {
 ///
 /// The watermark: what was durable by the checkpoint, by what any frame says, or, where there is a
 /// next segment, everything below its first frame (what is at or above it was superseded).
-fn judge(seen: &[Seen], first: Seq, watermark: Seq, successor: Option<Seq>) -> Judged {
+pub(super) fn judge(seen: &[Seen], first: Seq, watermark: Seq, successor: Option<Seq>) -> Judged {
     let counts = |seen: &&Seen| successor.is_none_or(|successor| seen.seq < successor);
     let said = seen.iter().filter(counts).map(|s| s.durable).max().unwrap_or(Seq::NONE);
     let watermark = successor.map_or(watermark.max(said), Seq::previous);
@@ -336,10 +227,8 @@ mod tests {
                 for successor in [None, Some(Seq(5))] {
                     let whole: Vec<u64> =
                         (1..=4).filter(|seq| pattern & (1 << (seq - 1)) != 0).collect();
-                    let seen: Vec<Seen> = whole
-                        .iter()
-                        .map(|seq| Seen { seq: Seq(*seq), durable: Seq(0), acked: Seq(0) })
-                        .collect();
+                    let seen: Vec<Seen> =
+                        whole.iter().map(|seq| Seen { seq: Seq(*seq), durable: Seq(0) }).collect();
                     let judged = judge(&seen, Seq(1), Seq(watermark), successor);
                     let durable = if successor.is_some() { 4 } else { watermark };
                     let case = format!("{whole:?} watermark {watermark} {successor:?}: {judged:?}");
@@ -363,8 +252,7 @@ mod tests {
 
     #[test]
     fn what_a_later_segment_superseded_does_not_count() {
-        let seen: Vec<Seen> =
-            (1..=4).map(|s| Seen { seq: Seq(s), durable: Seq(s), acked: Seq(0) }).collect();
+        let seen: Vec<Seen> = (1..=4).map(|s| Seen { seq: Seq(s), durable: Seq(s) }).collect();
         let judged = judge(&seen, Seq(1), Seq(0), Some(Seq(3)));
         assert_eq!(judged, Judged { kept: vec![0, 1], last: Seq(2), ..Judged::default() });
     }

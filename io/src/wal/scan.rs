@@ -16,20 +16,30 @@ pub struct Scan<'a, D: Disk> {
     end: u64,
     window: Vec<u8>,
     window_at: u64,
+    stale: Vec<u64>,
 }
 
 /// A whole frame, and what was met before it.
 pub struct Found {
     pub header: FrameHeader,
+    /// The header's own checksum.
+    pub crc: u32,
     pub offset: u64,
     /// The first damage since the frame before.
-    pub damage: Option<FormatError>,
+    pub damage: Option<Damage>,
+}
+
+/// Bytes that are no frame where one could begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub offset: u64,
+    pub error: FormatError,
 }
 
 /// Where a scan ended: what was met since the last frame.
 pub enum Step {
     Frame(Found),
-    End { damage: Option<FormatError> },
+    End { damage: Option<Damage> },
 }
 
 impl<'a, D: Disk> Scan<'a, D> {
@@ -41,7 +51,16 @@ impl<'a, D: Disk> Scan<'a, D> {
         end: u64,
     ) -> Scan<'a, D> {
         assert!(offset >= BLOCK_BYTES as u64 && offset.is_multiple_of(BLOCK_BYTES as u64));
-        Scan { disk, file, salt, offset, end, window: Vec::new(), window_at: offset }
+        Scan {
+            disk,
+            file,
+            salt,
+            offset,
+            end,
+            window: Vec::new(),
+            window_at: offset,
+            stale: Vec::new(),
+        }
     }
 
     pub async fn next(&mut self) -> Result<Step, DiskError> {
@@ -51,12 +70,14 @@ impl<'a, D: Disk> Scan<'a, D> {
             match self.frame_at(offset).await? {
                 Block::Frame(header) => {
                     self.offset += header.frame_bytes() as u64;
-                    return Ok(Step::Frame(Found { header, offset, damage }));
+                    let crc = FrameHeader::crc_of(&self.window[self.index(offset)..]);
+                    return Ok(Step::Frame(Found { header, crc, offset, damage }));
                 }
                 Block::Damaged(error) => {
-                    damage.get_or_insert(error);
+                    damage.get_or_insert(Damage { offset, error });
                 }
-                Block::Blank | Block::Stale => {}
+                Block::Stale => self.stale.push(offset),
+                Block::Blank => {}
             }
             self.offset += BLOCK_BYTES as u64;
         }
@@ -68,6 +89,12 @@ impl<'a, D: Disk> Scan<'a, D> {
     pub fn view(&self, found: &Found) -> FrameView<'_> {
         let at = self.index(found.offset);
         FrameView::decode(&self.window[at..]).expect("next found it whole")
+    }
+
+    /// Where frames of older segments, whose blocks these were, were passed over.
+    #[must_use]
+    pub fn stale(self) -> Vec<u64> {
+        self.stale
     }
 
     async fn frame_at(&mut self, offset: u64) -> Result<Block, DiskError> {
