@@ -20,7 +20,7 @@ use perf::metrics;
 use shards::bell::Bell;
 use shards::stop::{Phase, Stop};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,9 @@ pub struct Egress {
     turn: AtomicUsize,
     /// How far the sink's clock is ahead of ours.
     ahead_ns: AtomicI64,
+    /// Entries that were refused since that was said last, and when it was.
+    refused: AtomicU64,
+    refused_said_ns: AtomicI64,
 }
 
 /// Of one lane, by tenant; held for moments, never over a push.
@@ -74,6 +77,8 @@ struct Claim {
 const BEHIND_NS: i64 = 2_000_000_000;
 /// While the sink refuses service, it is asked this often.
 const HOLD_INTERVAL: Duration = Duration::from_secs(5);
+/// What is said of entries that are refused is said this often.
+const SAY_INTERVAL_NS: i64 = 10_000_000_000;
 /// A clock that is off by less is not off: answers have full seconds, and take their time.
 const CLOCK_STEP_NS: i64 = 3_000_000_000;
 
@@ -97,6 +102,8 @@ impl Egress {
             counts,
             turn: AtomicUsize::new(0),
             ahead_ns: AtomicI64::new(0),
+            refused: AtomicU64::new(0),
+            refused_said_ns: AtomicI64::new(0),
         }
     }
 
@@ -290,13 +297,25 @@ impl Egress {
             Answer::Status { code, text, .. } => (Some(*code), text.as_str()),
             Answer::Broken(error) => (None, error.as_str()),
         };
+        self.say_refused(job.entries(), answer);
+        track.reject(job, &Because { reason, status, text: text.into() });
+    }
+
+    /// At once, and then for all that follow in some time together: there may be many.
+    fn say_refused(&self, entries: u64, answer: &Answer) {
+        self.refused.fetch_add(entries, Ordering::Relaxed);
+        let now_ns = perf::clock::unix_ns();
+        let before_ns = self.refused_said_ns.load(Ordering::Relaxed);
+        if now_ns.saturating_sub(before_ns) < SAY_INTERVAL_NS {
+            return;
+        }
+        self.refused_said_ns.store(now_ns, Ordering::Relaxed);
         tracing::warn!(
             sink = self.options.sink,
             reason = %answer,
-            entries = job.entries(),
+            entries = self.refused.swap(0, Ordering::Relaxed),
             "the sink refuses entries: they go to the dead-letter queue"
         );
-        track.reject(job, &Because { reason, status, text: text.into() });
     }
 
     /// How long a failure is waited for.
