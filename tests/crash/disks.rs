@@ -2,7 +2,9 @@
 //! cannot be made, that is said, and nothing is claimed.
 
 use super::load::Load;
-use crate::bed::{PATIENCE, stop};
+use crate::bed::{Bed, PATIENCE, agent, stop};
+use bench::measure::now_ns;
+use bench::stub::{Accounting, Away, Limits, Options};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -111,7 +113,7 @@ fn where_the_disk_under_the_file_system_is_full_it_ends_and_nothing_is_lost() {
     let Some(small) = made(Mounted::tmpfs(&below, 24 * MIB)) else { return };
     let image = below.join("disk");
     let Some(mounted) = made(Mounted::ext4(&image, &data_dir, 256 * MIB)) else { return };
-    load.bed.stub.go_away(bench::stub::Away::Refusing);
+    load.bed.stub.go_away(Away::Refusing);
     let product = load.spawn("");
     let status = load.until_it_ends(product, "the end of the disk");
     let log = load.bed.product_log();
@@ -132,7 +134,7 @@ fn where_the_disk_under_the_file_system_is_full_it_ends_and_nothing_is_lost() {
 fn on_a_small_tmpfs_what_comes_waits_for_room() {
     let mut load = Load::new();
     let Some(_small) = made(Mounted::tmpfs(&load.bed.setup.data_dir(), 24 * MIB)) else { return };
-    load.bed.stub.go_away(bench::stub::Away::Refusing);
+    load.bed.stub.go_away(Away::Refusing);
     let product = load.spawn("");
     let start = Instant::now();
     while product.metric("log_capturer_wal_full").is_ok_and(|full| full == 0.0) {
@@ -143,4 +145,73 @@ fn on_a_small_tmpfs_what_comes_waits_for_room() {
     (0..20).for_each(|_| load.step(&product));
     stop(product);
     load.assert_nothing_is_lost("tmpfs");
+}
+
+/// A control group that a process is put into; removed when it is dropped, after the process.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn limit(bytes: u64) -> Result<Memory, String> {
+        let name = format!("log-capturer-test-{}", std::process::id());
+        let (old, new) = (Path::new("/sys/fs/cgroup/memory"), Path::new("/sys/fs/cgroup"));
+        let (root, key) =
+            if old.is_dir() { (old, "memory.limit_in_bytes") } else { (new, "memory.max") };
+        let dir = root.join(name);
+        let told = |error: std::io::Error| format!("{}: {error}", dir.display());
+        fs::create_dir(&dir).map_err(told)?;
+        let memory = Memory(dir.clone());
+        fs::write(dir.join(key), bytes.to_string()).map_err(told)?;
+        Ok(memory)
+    }
+
+    fn take_in(&self, process: u32) {
+        fs::write(self.0.join("cgroup.procs"), process.to_string()).expect("it may be moved");
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// A million label sets, lines from files and no sink, in 96 MiB.
+#[test]
+fn with_little_memory_and_a_million_label_sets_it_goes_on() {
+    const PUSHES: usize = 1000;
+    const STREAMS: usize = 1000;
+    let memory = match Memory::limit(96 * MIB) {
+        Ok(memory) => memory,
+        Err(reason) => {
+            eprintln!("skipped: no control group can be made here: {reason}");
+            return;
+        }
+    };
+    let keep_entries = 2 * PUSHES * STREAMS;
+    let options = Options { keep_entries, ..Options::new(Accounting::PerLine) };
+    let mut load = Load::with(Bed::with(options));
+    load.bed.stub.set_limits(Limits { streams_max: 10_000, ..Limits::loki() });
+    let product = load.spawn("");
+    memory.take_in(product.pid());
+    load.bed.stub.go_away(Away::Refusing);
+    let url = format!("http://{}/loki/api/v1/push", product.api);
+    let agent = agent();
+    for push in 0..PUSHES {
+        let streams: Vec<String> = (0..STREAMS)
+            .map(|n| {
+                format!(r#"{{"stream":{{"id":"{push}-{n}"}},"values":[["{}","x"]]}}"#, now_ns())
+            })
+            .collect();
+        let body = format!(r#"{{"streams":[{}]}}"#, streams.join(","));
+        let answer = agent.post(&url).content_type("application/json").send(body).unwrap();
+        assert!([204, 503].contains(&answer.status().as_u16()), "{answer:?}");
+        if push % 10 == 0 {
+            load.step(&product);
+        }
+    }
+    let usage = product.usage().expect("it is alive");
+    println!("{} MiB at most", usage.rss_peak_bytes / MIB);
+    load.heal();
+    stop(product);
+    load.assert_nothing_is_lost("memory");
 }

@@ -18,7 +18,10 @@ pub struct Load {
 
 impl Load {
     pub fn new() -> Load {
-        let mut bed = Bed::new();
+        Load::with(Bed::new())
+    }
+
+    pub fn with(mut bed: Bed) -> Load {
         bed.setup.wal = "{ bytes_max: 64MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
         bed.setup.sink_keys = vec!["linger: 1ms".into(), "dlq: { bytes_max: 64MiB }".into()];
         bed.setup.drain_timeout = "1s".into();
