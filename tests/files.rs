@@ -285,3 +285,27 @@ fn busy_shards(product: &Product) -> usize {
     let lines = text.lines().filter(|l| l.starts_with("log_capturer_logs_processed_total{"));
     lines.filter(|line| !line.ends_with(" 0")).count()
 }
+
+/// More events than the kernel keeps: what they told of is found all the same.
+#[test]
+fn an_overflow_of_events_loses_nothing() {
+    let bed = Bed::new();
+    let product = bed.start();
+    let names: Vec<String> = (0..64).map(|n| format!("app-{n}.log")).collect();
+    names.iter().for_each(|name| bed.append(name, "first\n"));
+    bed.lines(names.len());
+    let pid = rustix::process::Pid::from_raw(product.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let kept = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let rounds = kept.trim().parse::<usize>().unwrap() / names.len() + 2;
+    // One after the other, so that no two events are one.
+    for n in 0..rounds {
+        names.iter().for_each(|name| bed.append(name, format!("line {n}\n")));
+    }
+    bed.append("new.log", "new\n");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    let lines = bed.lines(names.len() * (rounds + 1) + 1);
+    assert_eq!(lines.len(), names.len() * (rounds + 1) + 1);
+    assert!(product.metric("log_capturer_inotify_overflows_total").unwrap() > 0.0);
+    stop(product);
+}

@@ -147,6 +147,48 @@ fn on_a_small_tmpfs_what_comes_waits_for_room() {
     load.assert_nothing_is_lost("tmpfs");
 }
 
+#[test]
+fn a_data_directory_that_goes_away_ends_it_with_the_reason() {
+    let mut load = Load::new();
+    let product = load.spawn("");
+    (0..20).for_each(|_| load.step(&product));
+    let (data_dir, away) = (load.bed.setup.data_dir(), load.bed.setup.dir.join("away"));
+    fs::rename(&data_dir, &away).unwrap();
+    let status = load.until_it_ends(product, "the end");
+    let log = load.bed.product_log();
+    assert_eq!(status.code(), Some(1), "{status}\n{log}");
+    assert!(log.contains("No such file or directory") && log.contains("shard-00"), "{log}");
+    fs::rename(&away, &data_dir).unwrap();
+    load.assert_nothing_is_lost("gone and back");
+}
+
+#[test]
+fn a_file_system_that_becomes_read_only_ends_it_and_is_refused_at_the_start() {
+    let mut load = Load::new();
+    let (image, data_dir) = (load.bed.setup.dir.join("disk"), load.bed.setup.data_dir());
+    let Some(mounted) = made(Mounted::ext4(&image, &data_dir, 256 * MIB)) else { return };
+    let product = load.spawn("");
+    (0..20).for_each(|_| load.step(&product));
+    // As the kernel does after an error: whoever has files open for writing does not keep it from that.
+    run("mount", &["-o", "remount,ro,abort", text(&data_dir)])
+        .or_else(|_| run("mount", &["-o", "remount,abort", text(&data_dir)]))
+        .expect("it becomes read-only");
+    let status = load.until_it_ends(product, "the end");
+    let log = load.bed.product_log();
+    assert_eq!(status.code(), Some(1), "{status}\n{log}");
+    let Err(bench::product::Error::Exited { status, log }) =
+        bench::product::Product::start(&load.bed.setup)
+    else {
+        panic!("it started");
+    };
+    assert!(matches!(status.code(), Some(1 | 78)), "{status}\n{log}");
+    assert!(log.contains("Read-only file system") && log.contains(text(&data_dir)), "{log}");
+    mounted.unmount();
+    let mounted = Mounted::image(&image, &data_dir).expect("it was mounted before");
+    load.assert_nothing_is_lost("read-only");
+    mounted.unmount();
+}
+
 /// A control group that a process is put into; removed when it is dropped, after the process.
 struct Memory(PathBuf);
 
