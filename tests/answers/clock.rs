@@ -104,3 +104,53 @@ fn a_clock_that_is_far_behind_loses_no_line() {
     assert!(bed.stub.entries().iter().all(|entry| now_ns() - entry.timestamp_ns < 300 * SECOND));
     stop(product);
 }
+
+/// The wall clock of this host is set back and forward by two hours while lines come, and over a kill.
+#[test]
+fn a_clock_that_jumps_leaves_streams_in_their_order_and_loses_nothing() {
+    const FAKE: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+    if !std::path::Path::new(FAKE).exists() {
+        eprintln!("skipped: there is no {FAKE} (package faketime)");
+        return;
+    }
+    let mut bed = Bed::new();
+    let offset = bed.setup.dir.join("offset");
+    let set = |text: &str| std::fs::write(&offset, text).unwrap();
+    let env = [
+        ("LD_PRELOAD", FAKE),
+        ("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        // Timers go on as they do: no clock of theirs can be set.
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ];
+    bed.setup.env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    bed.setup.sink_keys.push("limits: { future_max: 24h }".into());
+    bed.stub.set_limits(Limits { ahead_max: Duration::from_hours(24), ..Limits::loki() });
+    set("+0");
+    let mut product = bed.start();
+    let mut count = 0;
+    for (round, clock) in ["+0", "-7200", "+0", "+7200", "-7200", "+0"].into_iter().enumerate() {
+        set(clock);
+        if round == 4 {
+            product.kill();
+            product = bed.start();
+        }
+        for _ in 0..40 {
+            bed.append("app.log", format!("line {count}\n"));
+            count += 1;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bed.lines(count);
+    }
+    let mut entries = bed.stub.entries();
+    entries.sort_by_key(|entry| entry.timestamp_ns);
+    let stamps: Vec<i64> = entries.iter().map(|entry| entry.timestamp_ns).collect();
+    assert!(stamps.windows(2).all(|pair| pair[0] < pair[1]), "no two have one timestamp");
+    let lines: Vec<String> =
+        entries.into_iter().map(|entry| String::from_utf8(entry.line).unwrap()).collect();
+    assert_eq!(lines, numbered("line", count), "in their order");
+    // It was set forward, and that was seen.
+    assert!(stamps[count - 1] > now_ns() + HOUR, "{}", stamps[count - 1]);
+    assert_eq!(letters(&product), 0);
+    stop(product);
+}
