@@ -170,7 +170,11 @@ impl Egress {
                     tracks.by_tenant.remove(&tenant);
                     continue;
                 }
-                next_due = next_due.into_iter().chain(track.next_due()).min();
+                // What fails with the others waits for a time of its own, which is when the next
+                // probe may go: it is never due while the gate is shut.
+                let given_up = self.give_up(at, &tenant, track);
+                let next = if given_up { Some(now) } else { track.next_due() };
+                next_due = next_due.into_iter().chain(next).min();
                 continue;
             }
             let gate = lock(&self.breakers).of(&self.tenant(&tenant)).ask(now);
@@ -218,7 +222,14 @@ impl Egress {
         if !track.holds(to) {
             return false;
         }
-        let text = lock(&self.breakers).of(&self.tenant(tenant)).reason().into();
+        let text = {
+            let mut breakers = lock(&self.breakers);
+            let breaker = breakers.of(&self.tenant(tenant));
+            if breaker.is_closed() {
+                return false;
+            }
+            breaker.reason().into()
+        };
         track.give_up(to, &Because { reason: Reason::Held, status: None, text });
         self.send_acks(lane, track);
         true
