@@ -393,6 +393,7 @@ impl Shard {
                     }
                     Err(back) => {
                         sealed = Some(back);
+                        self.intake.found_no_room("");
                         self.say_full(&mut full, "the write-ahead log has used up its quota");
                         None
                     }
@@ -547,14 +548,21 @@ impl Shard {
         }
     }
 
-    /// Where the log is nearly full of what one tenant or sink holds in it while others are past that:
-    /// what of it nothing passes goes to the dead-letter queue, so that the others go on.
+    /// Where the log is nearly full of what one tenant or sink holds in it while others are past that, or
+    /// full so that others do not get into it: what of it nothing passes goes to the dead-letter queue,
+    /// so that the others go on.
     fn set_aside(&self) {
-        if self.wal.disk_bytes() < self.options.wal.bytes_max / 4 * 3 {
+        let refused = self.intake.take_refused();
+        let full = !refused.is_empty() && !self.wal.has_pending();
+        if !full && self.wal.disk_bytes() < self.options.wal.bytes_max / 4 * 3 {
             return;
         }
         let Some(oldest) = self.wal.oldest() else { return };
-        if self.routes().any(|handoff| handoff.is_past(oldest)) {
+        let held_up = |handoff: RefMut<'_, Handoff<UringDisk>>| {
+            let others = || refused.iter().any(|tenant| handoff.has_all_of(tenant));
+            handoff.is_past(oldest) || (full && others())
+        };
+        if self.routes().any(held_up) {
             let holds = self.routes().filter(|handoff| handoff.holds(oldest));
             holds.for_each(|handoff| handoff.give_up(oldest));
         }

@@ -206,3 +206,30 @@ fn where_the_log_is_full_a_single_line_that_is_refused_goes_too() {
     bed.stub.heal();
     stop(product);
 }
+
+/// Nothing of the others is in the log when it is full.
+#[test]
+fn a_tenant_that_is_refused_fills_the_log_and_the_others_go_on() {
+    let mut bed = bed();
+    bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
+    let product = bed.start();
+    let large = |round: u64, lines: u64| -> Vec<String> {
+        (0..lines).map(|n| noise(round * 1000 + n, 1000)).collect()
+    };
+    push(&product, WELL, &[Pushed::now("a", numbered(WELL, 1))]);
+    eventually("the others go on", &product, || taken_of(&bed, WELL) >= 1);
+    // To the last block.
+    for lines in [1000, 1] {
+        let mut round = 0;
+        while try_push(&product, LOCKED, &[Pushed::now("a", large(round, lines))]) {
+            round += 1;
+            assert!(round < 2000);
+        }
+    }
+    eventually("there is room for the others", &product, || {
+        try_push(&product, WELL, &[Pushed::now("a", numbered("more", 1))])
+    });
+    eventually("the others go on", &product, || taken_of(&bed, WELL) >= 2);
+    bed.stub.heal();
+    stop(product);
+}
