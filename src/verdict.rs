@@ -105,7 +105,7 @@ const SPLIT_AFTER: u32 = 6;
 /// So many failures of what is large in a limited stream make it suspect of being more than its burst.
 const HALVE_AFTER: u32 = 3;
 /// So many failures of a single entry, or of a limited stream, while others pass, are for ever.
-const REJECT_AFTER: u32 = 12;
+pub const REJECT_AFTER: u32 = 12;
 /// A Retry-After above this is taken as this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 

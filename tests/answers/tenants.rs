@@ -233,3 +233,27 @@ fn a_tenant_that_is_refused_fills_the_log_and_the_others_go_on() {
     bed.stub.heal();
     stop(product);
 }
+
+/// It is served, and no stream of it is taken: others have all that it may have.
+#[test]
+fn where_the_log_is_full_a_stream_that_is_limited_goes_too() {
+    let mut bed = bed();
+    bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
+    let text = "Maximum active stream limit exceeded, reduce the number of active streams".into();
+    let (needle, rest_stored) = (SLOW.into(), false);
+    bed.stub.set_faults(vec![Fault::Refuse { needle, status: 429, text, rest_stored }]);
+    let product = bed.start();
+    push(&product, SLOW, &[Pushed::now("a", numbered(SLOW, 2))]);
+    let large =
+        |round| -> Vec<String> { (0..1000).map(|n| noise(round * 1000 + n, 1000)).collect() };
+    for round in 0..30_u64 {
+        eventually("there is room for the others", &product, || {
+            try_push(&product, WELL, &[Pushed::now("a", large(round))])
+        });
+        let expected = (round + 1) * 1000;
+        eventually("the others go on", &product, || taken_of(&bed, WELL) >= expected);
+    }
+    assert_eq!(letters(&product), 2);
+    bed.stub.heal();
+    stop(product);
+}
