@@ -51,7 +51,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunError::Setup(_) => 78,
-            RunError::Shard { source, .. } if source.is_format() => 78,
+            RunError::Shard { source, .. } if source.is_setup() => 78,
             RunError::Shard { .. } | RunError::Discovery(_) => 1,
         }
     }

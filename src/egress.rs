@@ -14,7 +14,7 @@ use crate::handoff::Lane;
 use crate::lock;
 use crate::push::{Client, Push, Reply};
 use crate::track::{Because, Job, Terms, Track};
-use crate::verdict::{Answer, Reason, Scope, Verdict, backoff, judge};
+use crate::verdict::{Answer, REJECT_AFTER, Reason, Scope, Verdict, backoff, judge};
 use io::failpoint;
 use perf::metrics;
 use shards::bell::Bell;
@@ -180,7 +180,11 @@ impl Egress {
                     tracks.by_tenant.remove(&tenant);
                     continue;
                 }
-                next_due = next_due.into_iter().chain(track.next_due()).min();
+                // What fails with the others waits for a time of its own, which is when the next
+                // probe may go: it is never due while the gate is shut.
+                let given_up = self.give_up(at, &tenant, track);
+                let next = if given_up { Some(now) } else { track.next_due() };
+                next_due = next_due.into_iter().chain(next).min();
                 continue;
             }
             let gate = lock(&self.breakers).of(&self.tenant(&tenant)).ask(now);
@@ -222,14 +226,26 @@ impl Egress {
         (None, next_due)
     }
 
-    /// Of a tenant of which nothing passes, what holds up others; true where there was something.
+    /// Of a tenant of which nothing passes, what holds up others, and else of its streams those of which
+    /// nothing passes: where others of it do, they were rejected before. True where there was something.
     fn give_up(&self, lane: usize, tenant: &Arc<str>, track: &mut Track) -> bool {
         let to = self.lanes[lane].0.given_up();
-        if !track.holds(to) {
+        if !track.holds(to, 0) {
             return false;
         }
-        let text = lock(&self.breakers).of(&self.tenant(tenant)).reason().into();
-        track.give_up(to, &Because { reason: Reason::Held, status: None, text });
+        let (failures_min, text) = {
+            let mut breakers = lock(&self.breakers);
+            let breaker = breakers.of(&self.tenant(tenant));
+            match breaker.is_closed() {
+                true => (REJECT_AFTER, "its stream is limited".into()),
+                false => (0, breaker.reason().into()),
+            }
+        };
+        if !track.holds(to, failures_min) {
+            return false;
+        }
+        let because = Because { reason: Reason::Held, status: None, text };
+        track.give_up(to, failures_min, &because);
         self.send_acks(lane, track);
         true
     }

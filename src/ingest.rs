@@ -141,15 +141,21 @@ pub enum ShardError {
     Wal(#[from] WalError),
     #[error(transparent)]
     Dlq(#[from] DlqError),
+    #[error(
+        "data_dir: the file system of {} cannot do direct I/O (O_DIRECT): ext4 and xfs can, put \
+         data_dir on one of them", dir.display()
+    )]
+    NoDirectIo { dir: PathBuf },
 }
 
 impl ShardError {
-    /// A format that this program cannot read: the operator has to choose.
+    /// A format that this program cannot read, or a disk that it cannot use: the operator has to choose.
     #[must_use]
-    pub fn is_format(&self) -> bool {
+    pub fn is_setup(&self) -> bool {
         matches!(
             self,
-            ShardError::Wal(WalError::Format { .. })
+            ShardError::NoDirectIo { .. }
+                | ShardError::Wal(WalError::Format { .. })
                 | ShardError::Dlq(DlqError::Wal(WalError::Format { .. }))
         )
     }
@@ -169,7 +175,12 @@ pub async fn run(
     intake: Rc<Intake>,
     recovered: impl FnOnce(Recovered),
 ) -> Result<(), ShardError> {
-    let disk = UringDisk::open(&options.dir, &options.quarantine).await?;
+    let disk = UringDisk::open(&options.dir, &options.quarantine).await.map_err(|error| {
+        if error.lacks_direct_io() {
+            return ShardError::NoDirectIo { dir: options.dir.clone() };
+        }
+        error.into()
+    })?;
     let (wal, found) = Wal::open(disk, options.wal.clone()).await?;
     report(options.number, &found);
     let mut routes = Vec::new();
@@ -394,6 +405,7 @@ impl Shard {
                     }
                     Err(back) => {
                         sealed = Some(back);
+                        self.intake.found_no_room("");
                         self.say_full(&mut full, "the write-ahead log has used up its quota");
                         None
                     }
@@ -549,14 +561,21 @@ impl Shard {
         }
     }
 
-    /// Where the log is nearly full of what one tenant or sink holds in it while others are past that:
-    /// what of it nothing passes goes to the dead-letter queue, so that the others go on.
+    /// Where the log is nearly full of what one tenant or sink holds in it while others are past that, or
+    /// full so that others do not get into it: what of it nothing passes goes to the dead-letter queue,
+    /// so that the others go on.
     fn set_aside(&self) {
-        if self.wal.disk_bytes() < self.options.wal.bytes_max / 4 * 3 {
+        let refused = self.intake.take_refused();
+        let full = !refused.is_empty() && !self.wal.has_pending();
+        if !full && self.wal.disk_bytes() < self.options.wal.bytes_max / 4 * 3 {
             return;
         }
         let Some(oldest) = self.wal.oldest() else { return };
-        if self.routes().any(|handoff| handoff.is_past(oldest)) {
+        let held_up = |handoff: RefMut<'_, Handoff<UringDisk>>| {
+            let others = || refused.iter().any(|tenant| handoff.has_all_of(tenant));
+            handoff.is_past(oldest) || (full && others())
+        };
+        if self.routes().any(held_up) {
             let holds = self.routes().filter(|handoff| handoff.holds(oldest));
             holds.for_each(|handoff| handoff.give_up(oldest));
         }

@@ -9,7 +9,7 @@ use io::format::Seq;
 use io::wal::Sealed;
 use shards::bell::LocalBell;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -96,6 +96,8 @@ pub struct Intake {
     state: Cell<State>,
     /// Of each sink.
     positions: RefCell<Vec<Position>>,
+    /// Tenants whose lines found no room in the log since that was asked last.
+    refused: RefCell<BTreeSet<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -277,6 +279,7 @@ impl Intake {
             room: LocalBell::default(),
             state: Cell::new(State::Starting),
             positions: RefCell::default(),
+            refused: RefCell::default(),
         }
     }
 
@@ -297,6 +300,20 @@ impl Intake {
         let of = |position: &Position| position.acked(tenant);
         let level = positions.iter().filter_map(|position| position.of(tenant)).min();
         level.or_else(|| positions.iter().map(of).min()).unwrap_or(Seq::NONE)
+    }
+
+    /// Lines of this tenant found no room in the log.
+    pub fn found_no_room(&self, tenant: &str) {
+        let mut refused = self.refused.borrow_mut();
+        if !refused.contains(tenant) {
+            refused.insert(tenant.to_owned());
+        }
+    }
+
+    /// Whose lines found no room since this was asked last.
+    #[must_use]
+    pub fn take_refused(&self) -> BTreeSet<String> {
+        self.refused.take()
     }
 
     /// Rung when something came.
@@ -386,10 +403,14 @@ impl Intake {
         // Whoever pushed what finds no room is told, and has it still.
         let mut stored = true;
         for (tenant, pending) in tenants.iter_mut() {
+            let waited = pending.bytes > 0;
             stored &= pending.seal(tenant, self.options.frame_raw_bytes, |frame| {
                 last = if stored { append(frame).ok() } else { None };
                 last
             });
+            if waited && !stored {
+                self.found_no_room(tenant);
+            }
         }
         let way = last.filter(|_| stored).map_or(Way::Refused, Way::Appended);
         if way == Way::Refused || tenants.len() > TENANTS_KEPT_MAX {
@@ -543,6 +564,8 @@ mod tests {
         let waited = block_on(poll_once(intake.durable(&told, soon())));
         assert_eq!(waited, Some(Err(NotStored::Full)));
         assert!(intake.is_empty() && seal(&intake).is_empty());
+        assert_eq!(intake.take_refused(), [String::new()].into());
+        assert!(intake.take_refused().is_empty());
         intake.full(true);
         assert_eq!(intake.check(), Err(NotStored::Full));
         intake.full(false);

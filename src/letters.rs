@@ -48,9 +48,9 @@ struct Replay {
     records: Vec<Record>,
     /// Which of them are in each of the frames, in their order there.
     placed: HashMap<Seq, Vec<usize>>,
-    /// What was refused once more, or not tried.
+    /// What was refused once more.
     again: Vec<Record>,
-    tried: bool,
+    untried: Vec<Record>,
 }
 
 pub struct Letters {
@@ -290,8 +290,8 @@ impl Letters {
             frames.push_back(Frame { seq, ..part.frame() });
             placed.insert(seq, part.records().collect());
         }
-        let replay =
-            Replay { id, frames, out: 0, records, placed, again: Vec::new(), tried: false };
+        let (again, untried) = (Vec::new(), Vec::new());
+        let replay = Replay { id, frames, out: 0, records, placed, again, untried };
         *self.replay.borrow_mut() = Some(replay);
         self.hand_over();
         false
@@ -325,11 +325,11 @@ impl Letters {
                     // No attempt: nothing of its tenant passes now.
                     let until = Instant::now() + HELD_TIME;
                     self.held.borrow_mut().insert(record.tenant.as_str().into(), until);
+                    replay.untried.push(record);
                 } else {
                     record.rejected_again(Some(reason.clone()), status, &rejected.text, now_ns);
-                    replay.tried = true;
+                    replay.again.push(record);
                 }
-                replay.again.push(record);
             }
         }
     }
@@ -337,10 +337,10 @@ impl Letters {
     async fn finish_replay(&self) -> bool {
         let done = self.replay.borrow_mut().take_if(|r| r.out == 0 && r.frames.is_empty());
         let Some(replay) = done else { return false };
-        if !replay.tried && replay.again.len() == replay.records.len() {
+        if replay.untried.len() == replay.records.len() {
             return true;
         }
-        match self.dlq.settle(&[replay.id], &replay.again).await {
+        match self.dlq.settle_tried(replay.id, &replay.again, &replay.untried).await {
             Ok(()) => self.counts.dlq_replayed.inc(),
             Err(error) => {
                 // It is still there: sent again later, Loki knows it.

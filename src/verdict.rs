@@ -105,7 +105,7 @@ const SPLIT_AFTER: u32 = 6;
 /// So many failures of what is large in a limited stream make it suspect of being more than its burst.
 const HALVE_AFTER: u32 = 3;
 /// So many failures of a single entry, or of a limited stream, while others pass, are for ever.
-const REJECT_AFTER: u32 = 12;
+pub const REJECT_AFTER: u32 = 12;
 /// A Retry-After above this is taken as this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
@@ -155,7 +155,7 @@ fn limited_stream(after: Option<Duration>, history: &History, by_size: bool) -> 
         Verdict::Isolate
     } else if history.others_pass && history.failures >= REJECT_AFTER {
         Verdict::Reject(Reason::StreamLimited)
-    } else if by_size && history.large && history.failures >= HALVE_AFTER {
+    } else if by_size && history.large && !history.single && history.failures >= HALVE_AFTER {
         Verdict::Isolate
     } else {
         Verdict::Retry { after, scope: Scope::Stream }
@@ -289,6 +289,10 @@ mod tests {
         assert_eq!(rejected, Verdict::Reject(Reason::StreamLimited));
         let fast = status(429, "Per stream rate limit exceeded (limit: 3MB/sec)");
         assert_eq!(judge(&fast, &often(STREAM, HALVE_AFTER, false)), Verdict::Isolate);
+        let line = History { large: true, ..ONE };
+        assert_eq!(judge(&fast, &often(line, HALVE_AFTER, false)), retry(Scope::Stream));
+        let rejected = judge(&fast, &often(line, REJECT_AFTER, true));
+        assert_eq!(rejected, Verdict::Reject(Reason::StreamLimited), "it has no halves");
         let small = History { large: false, ..often(STREAM, 999, false) };
         assert_eq!(judge(&fast, &small), retry(Scope::Stream), "less is not what it takes");
     }

@@ -1,11 +1,13 @@
 //! The command line, the configuration, the endpoints and systemd.
 
 use crate::bed::{BINARY, Bed, PATIENCE, agent, eventually, stop};
+use crate::crash::disks::{Mounted, made};
 use bench::product::{Error, Product};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 
 fn run(args: &[&str]) -> Output {
@@ -225,4 +227,56 @@ fn systemd_is_told() {
     Command::new("kill").arg(child.id().to_string()).status().unwrap();
     until("STOPPING=1");
     assert!(child.wait().unwrap().success());
+}
+
+/// As a seccomp profile of a container has it: io_uring is not for us.
+#[test]
+fn where_io_uring_is_forbidden_it_is_said_with_the_fix() {
+    let bed = Bed::new();
+    let config = bed.setup.dir.join("config.yaml");
+    fs::write(&config, bed.setup.yaml()).unwrap();
+    let mut command = Command::new(BINARY);
+    command.arg("run").arg("--config").arg(&config);
+    let setup = u32::try_from(libc::SYS_io_uring_setup).unwrap();
+    // SAFETY: between fork and exec it makes two system calls on memory of its own, and nothing else.
+    unsafe { command.pre_exec(move || forbid(setup)) };
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("io_uring cannot be used") && said.contains("seccomp"), "{said}");
+    assert!(!bed.setup.data_dir().join("shard-00").exists(), "nothing was made");
+}
+
+/// From now on this system call is answered EPERM.
+fn forbid(number: u32) -> std::io::Result<()> {
+    let step = |code: u32, jt, jf, k| libc::sock_filter {
+        code: u16::try_from(code).expect("a small number"),
+        jt,
+        jf,
+        k,
+    };
+    let refused = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).expect("small");
+    let mut filter = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, refused),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its filter live for the calls, which copy them.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) == 0
+    };
+    if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// A file system without O_DIRECT.
+#[test]
+fn where_the_file_system_has_no_direct_io_it_is_said_with_the_fix() {
+    let bed = Bed::new();
+    let Some(_mounted) = made(Mounted::ramfs(&bed.setup.data_dir())) else { return };
+    let (log, code) = refusal(&bed);
+    assert_eq!(code, Some(78), "{log}");
+    assert!(log.contains("O_DIRECT") && log.contains("data_dir"), "{log}");
 }

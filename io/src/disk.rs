@@ -15,12 +15,21 @@ pub struct DiskError {
     pub source: std::io::Error,
 }
 
+/// What was tried first of a directory.
+pub(crate) const OPEN_DIRECT: &str = "open with O_DIRECT";
+
 impl DiskError {
     /// No space, no quota, no descriptor for now: back-pressure, not a failure.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let full = [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE];
         self.source.raw_os_error().is_some_and(|error| full.contains(&error))
+    }
+
+    /// The file system does not do direct I/O.
+    #[must_use]
+    pub fn lacks_direct_io(&self) -> bool {
+        self.operation == OPEN_DIRECT && self.source.raw_os_error() == Some(libc::EINVAL)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Data moves through the ring; operations on names (list, rename, unlink, sync of the directory)
 //! have no place in the ring and run on the executor's blocking thread, so that none stalls a shard.
 
-use crate::disk::{Disk, DiskError, Entry, PARENTS_SYNCED};
+use crate::disk::{Disk, DiskError, Entry, OPEN_DIRECT, PARENTS_SYNCED};
 use crate::failpoint;
 use crate::format::{BLOCK_BYTES, TMP_SUFFIX};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
@@ -220,7 +220,14 @@ async fn probe(dir: &Path) -> Result<(), DiskError> {
     let failed = |source| error("probe", &path, source);
     fs::write(&path, [0; BLOCK_BYTES]).map_err(failed)?;
     fs::File::open(&path).and_then(|file| file.sync_all()).map_err(failed)?;
-    let file = DmaFile::open(&path).await.map_err(|e| ring_error("probe", &path, e))?;
+    let opened = DmaFile::open(&path).await.map_err(|e| ring_error(OPEN_DIRECT, &path, e));
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) => {
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+    };
     file.close().await.map_err(|e| ring_error("probe", &path, e))?;
     fs::remove_file(&path).map_err(failed)
 }

@@ -39,16 +39,13 @@ where
 
 /// Tries a ring once, so that its lack is one clear error and not one for each shard.
 pub fn check_io_uring() -> Result<(), ExecutorError> {
+    uring::try_ring().map_err(|error| ExecutorError::Start(error.to_string()))?;
     std::thread::spawn(|| {
-        // glommio panics for some of what a kernel may refuse; that is an answer too.
-        let tried = std::panic::catch_unwind(|| {
-            LocalExecutorBuilder::new(Placement::Unbound)
-                .io_memory(64 << 10)
-                .make()
-                .map(drop)
-                .map_err(|error| error.to_string())
-        });
-        tried.unwrap_or_else(|_| Err("the kernel refused to set up a ring".into()))
+        LocalExecutorBuilder::new(Placement::Unbound)
+            .io_memory(64 << 10)
+            .make()
+            .map(drop)
+            .map_err(|error| error.to_string())
     })
     .join()
     .expect("the attempt does not panic")

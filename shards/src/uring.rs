@@ -7,6 +7,7 @@
 //! calls by four small functions, and these here stand in their place.
 
 use libc::{SYS_io_uring_enter, SYS_io_uring_register, SYS_io_uring_setup, c_int, c_uint, c_void};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const SETUP_COOP_TASKRUN: u32 = 1 << 8;
@@ -17,6 +18,34 @@ const PARAMS_FLAGS: usize = 2;
 const SIGNALS_BYTES: c_int = 8;
 
 static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Sets up a ring and asks what it can do, as glommio is about to: that panics where it may not.
+pub fn try_ring() -> std::io::Result<()> {
+    const IORING_REGISTER_PROBE: c_uint = 8;
+    const PROBE_OPERATIONS: u8 = 255;
+    /// `struct io_uring_probe` with room for as many operations: 16 bytes, and 8 for each.
+    const PROBE_BYTES: usize = 16 + 8 * PROBE_OPERATIONS as usize;
+    let mut params = [0_u32; PARAMS_WORDS];
+    let mut probe = [0_u64; PROBE_BYTES / 8];
+    // SAFETY: the kernel fills both, which are as large as it is told and live for the calls; the
+    // descriptor is ours alone.
+    unsafe {
+        let ring = answer(libc::syscall(SYS_io_uring_setup, 1, &raw mut params));
+        if ring < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        let ring = OwnedFd::from_raw_fd(ring);
+        let (at, operations) = (&raw mut probe, c_uint::from(PROBE_OPERATIONS));
+        let asked = libc::syscall(
+            SYS_io_uring_register,
+            ring.as_raw_fd(),
+            IORING_REGISTER_PROBE,
+            at,
+            operations,
+        );
+        if asked < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
 
 /// Whether rings were set up so.
 #[must_use]

@@ -458,6 +458,46 @@ impl<D: Disk + Clone> State<D> {
         Ok(())
     }
 
+    pub async fn settle_tried(
+        &mut self,
+        done: Seq,
+        again: &[Record],
+        untried: &[Record],
+    ) -> Result<(), DlqError> {
+        let Some(info) = self.index.resolve(done).and_then(|seq| self.index.get(seq)) else {
+            return Ok(());
+        };
+        let (seq, order) = (info.seq, info.requested);
+        for seq in self.replace_by(seq, again, untried).await? {
+            if let Some(mut mark) = self.index.get_mut(seq) {
+                mark.requested(order);
+            }
+        }
+        self.tidy().await;
+        Ok(())
+    }
+
+    /// Writes what is left of a frame; gives the new frames of the second group.
+    async fn replace_by(
+        &mut self,
+        seq: Seq,
+        first: &[Record],
+        second: &[Record],
+    ) -> Result<Vec<Seq>, DlqError> {
+        let before = self.wal().ladder().durable.0;
+        self.replace(&[seq], &[first, second]).await?;
+        // Frames of the first come first, and are told by what they hold.
+        let mut left = first.len();
+        let mut of_second = Vec::new();
+        for info in self.index.iter().filter(|info| info.seq > before) {
+            if left == 0 {
+                of_second.push(info.seq);
+            }
+            left = left.saturating_sub(info.entries as usize);
+        }
+        Ok(of_second)
+    }
+
     /// Writes what is left of frames, each group of records in frames of its own, and settles them.
     async fn replace(&mut self, done: &[Seq], left: &[&[Record]]) -> Result<(), DlqError> {
         let raw_bytes_max = self.options.frame_raw_bytes.max(body::RAW_BYTES_MAX / 8);
@@ -522,19 +562,7 @@ impl<D: Disk + Clone> State<D> {
         };
         let mut marked = vec![seq];
         if !others.is_empty() {
-            let before = self.wal().ladder().durable.0;
-            self.replace(&[seq], &[&others, &matching]).await?;
-            // Frames of `others` come first, and are told by what they hold.
-            let new: Vec<FrameInfo> =
-                self.index.iter().filter(|info| info.seq > before).cloned().collect();
-            let mut left = others.len();
-            marked.clear();
-            for info in new {
-                if left == 0 {
-                    marked.push(info.seq);
-                }
-                left = left.saturating_sub(info.entries as usize);
-            }
+            marked = self.replace_by(seq, &others, &matching).await?;
         }
         for seq in marked {
             if let Some(mut mark) = self.index.get_mut(seq) {

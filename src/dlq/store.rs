@@ -204,6 +204,19 @@ impl<D: Disk + Clone> Dlq<D> {
         settled
     }
 
+    /// Likewise, of one frame; what was not tried of it is asked for still, where it was.
+    pub async fn settle_tried(
+        &self,
+        done: Seq,
+        again: &[Record],
+        untried: &[Record],
+    ) -> Result<(), DlqError> {
+        let mut state = self.enter().await?;
+        let settled = state.settle_tried(done, again, untried).await;
+        self.leave(state);
+        settled
+    }
+
     /// The next frame to send again: first those that were asked for, then those whose time has
     /// come, and none of tenants that are `held`. The same one until it is settled or postponed.
     pub async fn due(

@@ -442,6 +442,28 @@ fn a_frame_that_moves_meanwhile_is_settled_by_its_old_number() {
 }
 
 #[test]
+fn what_was_asked_for_and_not_tried_is_asked_for_still() {
+    let (dlq, _) = open(&SimDisk::default());
+    let short = |n| Record { tenant: "one".into(), line: b"short".into(), ..record(n) };
+    run(dlq.put(&(0..3).map(short).collect::<Vec<_>>())).unwrap();
+    let order = 7;
+    run(dlq.request(&filter(&[]), 0, order)).unwrap();
+    let due = || run(dlq.due(i64::MIN, &options(WhenFull::Keep).backoff, |_| false));
+    let id = due().unwrap();
+    let records = run(dlq.read(id)).unwrap();
+    let [again, untried @ ..] = &records[..] else { panic!("it holds none") };
+    run(dlq.settle_tried(id, std::slice::from_ref(again), untried)).unwrap();
+    let left = due().unwrap();
+    assert_eq!(run(dlq.requested(left)), order);
+    assert_eq!(run(dlq.read(left)).unwrap(), untried);
+    run(dlq.settle_tried(left, &[], untried)).unwrap();
+    assert_eq!(run(dlq.read(due().unwrap())).unwrap(), untried, "likewise where it is a frame");
+    run(dlq.settle_tried(due().unwrap(), untried, &[])).unwrap();
+    assert_eq!(due(), None);
+    assert_eq!(dlq.stats().entries, 3);
+}
+
+#[test]
 fn damage_is_reported_and_the_rest_is_there() {
     let disk = SimDisk::default();
     let (dlq, _) = open(&disk);

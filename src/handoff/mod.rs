@@ -532,6 +532,13 @@ impl<D: Disk> Handoff<D> {
         self.acked_max > seq
     }
 
+    /// Nothing of this tenant waits for the sink.
+    #[must_use]
+    pub fn has_all_of(&self, tenant: &str) -> bool {
+        let waits = self.tenants.contains_key(tenant) || self.behind.contains_key(tenant);
+        self.unmet.is_none() && !waits
+    }
+
     /// See [`Lane::give_up`].
     pub fn give_up(&self, to: Seq) {
         self.lane.give_up(to);

@@ -187,8 +187,9 @@ struct Queue {
 }
 
 impl Queue {
-    fn holds(&self, to: Seq) -> bool {
-        self.in_flight.is_none() && self.pieces.front().is_some_and(|piece| piece.seq() <= to)
+    fn holds(&self, to: Seq, failures_min: u32) -> bool {
+        let waits = self.in_flight.is_none() && self.failures >= failures_min;
+        waits && self.pieces.front().is_some_and(|piece| piece.seq() <= to)
     }
 }
 
@@ -557,19 +558,19 @@ impl Track {
         self.forget_if_empty(job.queue);
     }
 
-    /// Something of the frames up to `to` waits.
+    /// Something of the frames up to `to` waits, and failed so often.
     #[must_use]
-    pub fn holds(&self, to: Seq) -> bool {
-        self.queues.values().any(|queue| queue.holds(to))
+    pub fn holds(&self, to: Seq, failures_min: u32) -> bool {
+        self.queues.values().any(|queue| queue.holds(to, failures_min))
     }
 
-    /// What waits of the frames up to `to` goes to the dead-letter queue: a piece of each queue, for it
-    /// is read for that.
-    pub fn give_up(&mut self, to: Seq, because: &Because) {
+    /// What waits of the frames up to `to`, and failed so often, goes to the dead-letter queue: a piece
+    /// of each queue, for it is read for that.
+    pub fn give_up(&mut self, to: Seq, failures_min: u32, because: &Because) {
         let keys: Vec<u64> = self.queues.keys().copied().collect();
         for key in keys {
             let queue = self.queue(key);
-            if queue.holds(to) {
+            if queue.holds(to, failures_min) {
                 let piece = queue.pieces.pop_front().expect("it holds one");
                 let attempts = queue.failures;
                 queue.plan.clear();

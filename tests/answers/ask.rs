@@ -32,6 +32,18 @@ impl Pushed {
 
 /// Pushed as Loki's clients do, and taken in.
 pub fn push(product: &Product, tenant: &str, streams: &[Pushed]) {
+    let (status, text) = post(product, tenant, streams);
+    assert_eq!(status, 204, "{text}");
+}
+
+/// Likewise; false where there is no room for it.
+pub fn try_push(product: &Product, tenant: &str, streams: &[Pushed]) -> bool {
+    let (status, text) = post(product, tenant, streams);
+    assert!(matches!(status, 204 | 503), "{status}: {text}");
+    status == 204
+}
+
+fn post(product: &Product, tenant: &str, streams: &[Pushed]) -> (u16, String) {
     let stream = |of: &Pushed| {
         let values: Vec<Value> =
             of.lines.iter().map(|(ns, line)| json!([ns.to_string(), line])).collect();
@@ -46,7 +58,7 @@ pub fn push(product: &Product, tenant: &str, streams: &[Pushed]) {
     }
     let mut answer = request.send(body.to_string()).unwrap();
     let text = answer.body_mut().read_to_string().unwrap();
-    assert_eq!(answer.status(), 204, "{text}");
+    (answer.status().as_u16(), text)
 }
 
 /// Streams that Loki knows, so that they may travel with others.

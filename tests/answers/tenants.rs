@@ -1,6 +1,6 @@
 //! One tenant that Loki refuses holds up no other.
 
-use super::ask::{Pushed, breakers, get, letters, numbered, push, stored, taken_of};
+use super::ask::{Pushed, breakers, get, letters, numbered, push, stored, taken_of, try_push};
 use crate::abuse::client::noise;
 use crate::bed::{Bed, PATIENCE, eventually, stop};
 use bench::measure::now_ns;
@@ -181,5 +181,79 @@ fn where_the_log_is_full_a_refused_tenant_goes_to_the_dead_letter_queue_and_the_
         });
     }
     eventually("the queue is empty", &product, || letters(&product) == 0);
+    stop(product);
+}
+
+/// A single line that was tried so often that it waits for a time of its own.
+#[test]
+fn where_the_log_is_full_a_single_line_that_is_refused_goes_too() {
+    let mut bed = bed();
+    bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
+    let product = bed.start();
+    for tenant in [SLOW, LOCKED] {
+        push(&product, tenant, &[Pushed::now("a", numbered(tenant, 1))]);
+    }
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    let large =
+        |round| -> Vec<String> { (0..1000).map(|n| noise(round * 1000 + n, 1000)).collect() };
+    for round in 0..30_u64 {
+        eventually("there is room for the others", &product, || {
+            try_push(&product, WELL, &[Pushed::now("a", large(round))])
+        });
+        let expected = (round + 1) * 1000;
+        eventually("the others go on", &product, || taken_of(&bed, WELL) >= expected);
+    }
+    bed.stub.heal();
+    stop(product);
+}
+
+/// Nothing of the others is in the log when it is full.
+#[test]
+fn a_tenant_that_is_refused_fills_the_log_and_the_others_go_on() {
+    let mut bed = bed();
+    bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
+    let product = bed.start();
+    let large = |round: u64, lines: u64| -> Vec<String> {
+        (0..lines).map(|n| noise(round * 1000 + n, 1000)).collect()
+    };
+    push(&product, WELL, &[Pushed::now("a", numbered(WELL, 1))]);
+    eventually("the others go on", &product, || taken_of(&bed, WELL) >= 1);
+    // To the last block.
+    for lines in [1000, 1] {
+        let mut round = 0;
+        while try_push(&product, LOCKED, &[Pushed::now("a", large(round, lines))]) {
+            round += 1;
+            assert!(round < 2000);
+        }
+    }
+    eventually("there is room for the others", &product, || {
+        try_push(&product, WELL, &[Pushed::now("a", numbered("more", 1))])
+    });
+    eventually("the others go on", &product, || taken_of(&bed, WELL) >= 2);
+    bed.stub.heal();
+    stop(product);
+}
+
+/// It is served, and no stream of it is taken: others have all that it may have.
+#[test]
+fn where_the_log_is_full_a_stream_that_is_limited_goes_too() {
+    let mut bed = bed();
+    bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
+    let text = "Maximum active stream limit exceeded, reduce the number of active streams".into();
+    let (needle, rest_stored) = (SLOW.into(), false);
+    bed.stub.set_faults(vec![Fault::Refuse { needle, status: 429, text, rest_stored }]);
+    let product = bed.start();
+    push(&product, SLOW, &[Pushed::now("a", numbered(SLOW, 2))]);
+    let large =
+        |round| -> Vec<String> { (0..1000).map(|n| noise(round * 1000 + n, 1000)).collect() };
+    for round in 0..30_u64 {
+        eventually("there is room for the others", &product, || {
+            try_push(&product, WELL, &[Pushed::now("a", large(round))])
+        });
+        let expected = (round + 1) * 1000;
+        eventually("the others go on", &product, || taken_of(&bed, WELL) >= expected);
+    }
+    assert_eq!(letters(&product), 2);
+    bed.stub.heal();
     stop(product);
 }

@@ -56,6 +56,13 @@ impl Mounted {
         Ok(Mounted(dir.to_owned()))
     }
 
+    /// Without O_DIRECT.
+    pub fn ramfs(dir: &Path) -> Result<Mounted, String> {
+        fs::create_dir_all(dir).map_err(|e| e.to_string())?;
+        run("mount", &["-t", "ramfs", "-o", "mode=700", "ramfs", text(dir)])?;
+        Ok(Mounted(dir.to_owned()))
+    }
+
     /// What is only in memory is gone, the journal of the file system included, and everything fails
     /// from now on: as where the power goes, but for the process, which sees it.
     fn power_off(&self) {
@@ -80,7 +87,7 @@ impl Drop for Mounted {
     }
 }
 
-fn made<T>(made: Result<T, String>) -> Option<T> {
+pub fn made<T>(made: Result<T, String>) -> Option<T> {
     made.map_err(|reason| eprintln!("skipped: no such file system can be made here: {reason}")).ok()
 }
 
