@@ -53,6 +53,12 @@ struct Replay {
     untried: Vec<Record>,
 }
 
+/// A tenant of which nothing passes.
+struct Held {
+    until: Instant,
+    wait: Duration,
+}
+
 pub struct Letters {
     options: Options,
     dlq: Dlq<UringDisk>,
@@ -72,7 +78,7 @@ pub struct Letters {
     task: RefCell<Option<glommio::Task<()>>>,
     next_seq: Cell<Seq>,
     /// Tenants of which nothing passed, and until when nothing of them is sent again.
-    held: RefCell<HashMap<Arc<str>, Instant>>,
+    held: RefCell<HashMap<Arc<str>, Held>>,
     /// When the queue was last looked through for what is due.
     looked_at: Cell<Option<Instant>>,
     /// What the metrics say of this queue.
@@ -83,8 +89,9 @@ pub struct Letters {
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Orders of which it is known how they want it, while what they asked for waits.
 const HOWS_MAX: usize = 256;
-/// A tenant of which nothing passes is left alone for so long.
+/// A tenant of which nothing passes is left alone for so long, at first and at most.
 const HELD_TIME: Duration = Duration::from_secs(5);
+const HELD_TIME_MAX: Duration = Duration::from_secs(60);
 /// A frame that cannot be read is left alone for so long.
 const DAMAGED_NS: i64 = 3600 * 1_000_000_000;
 
@@ -236,6 +243,7 @@ impl Letters {
         let done = match &order.what {
             What::Purge => self.dlq.purge(&order.filter, now_ns).await,
             What::Reprocess(how) => {
+                self.held.borrow_mut().clear();
                 let number = self.number(how);
                 self.looked_at.set(None);
                 self.dlq.request(&order.filter, now_ns, number).await
@@ -266,8 +274,8 @@ impl Letters {
             return false;
         }
         let now_ns = perf::clock::unix_ns();
-        self.held.borrow_mut().retain(|_, until| *until > now);
-        let held = |tenant: &str| self.held.borrow().contains_key(tenant);
+        self.held.borrow_mut().retain(|_, held| held.until + HELD_TIME_MAX > now);
+        let held = |tenant: &str| self.held.borrow().get(tenant).is_some_and(|of| of.until > now);
         let Some(id) = self.dlq.due(now_ns, &self.options.dlq.backoff, held).await else {
             self.looked_at.set(Some(now));
             return false;
@@ -323,8 +331,6 @@ impl Letters {
                 let mut record = replay.records[replay.placed[&rejected.seq][place]].clone();
                 if reason == Reason::Held {
                     // No attempt: nothing of its tenant passes now.
-                    let until = Instant::now() + HELD_TIME;
-                    self.held.borrow_mut().insert(record.tenant.as_str().into(), until);
                     replay.untried.push(record);
                 } else {
                     record.rejected_again(Some(reason.clone()), status, &rejected.text, now_ns);
@@ -337,9 +343,12 @@ impl Letters {
     async fn finish_replay(&self) -> bool {
         let done = self.replay.borrow_mut().take_if(|r| r.out == 0 && r.frames.is_empty());
         let Some(replay) = done else { return false };
+        let tenant = replay.records[0].tenant.as_str();
         if replay.untried.len() == replay.records.len() {
+            self.hold(tenant);
             return true;
         }
+        self.held.borrow_mut().remove(tenant);
         match self.dlq.settle_tried(replay.id, &replay.again, &replay.untried).await {
             Ok(()) => self.counts.dlq_replayed.inc(),
             Err(error) => {
@@ -352,6 +361,13 @@ impl Letters {
         self.show();
         self.looked_at.set(None);
         true
+    }
+
+    /// Nothing of a tenant passes: it is left alone for a while, and for longer each time.
+    fn hold(&self, tenant: &str) {
+        let mut held = self.held.borrow_mut();
+        let wait = held.get(tenant).map_or(HELD_TIME, |of| (2 * of.wait).min(HELD_TIME_MAX));
+        held.insert(tenant.into(), Held { until: Instant::now() + wait, wait });
     }
 
     /// What was rejected, entry by entry.

@@ -264,7 +264,7 @@ pub struct Handoff<D: Disk> {
 /// looked for.
 const STILL_TIME: Duration = Duration::from_secs(2);
 /// Likewise after so long in which there was no room for looking.
-const LOOK_TIME: Duration = Duration::from_millis(200);
+const LOOK_TIME: Duration = Duration::from_millis(20);
 
 impl<D: Disk> Handoff<D> {
     /// Starts with what an earlier run left in the log for this sink.

@@ -642,7 +642,8 @@ impl Track {
     /// The stream of a job of queue 0 that may leave it.
     fn aside(&self, job: &Job) -> Option<u64> {
         let key = job.stream()?;
-        (job.queue == MIXED && self.troubled.len() < TROUBLED_MAX).then_some(key)
+        let failing = self.queues.values().filter(|queue| queue.failures > 0).count();
+        (job.queue == MIXED && failing < TROUBLED_MAX).then_some(key)
     }
 
     fn move_aside(&mut self, key: u64, pieces: Vec<Piece>) {
