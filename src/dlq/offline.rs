@@ -12,8 +12,7 @@ use io::format::{
     BLOCK_BYTES, CHECKPOINT_BYTES_MAX, CHECKPOINT_SLOTS, Checkpoint, FormatError, SegmentHeader,
     Seq, parse_segment_name,
 };
-use io::plain::PlainDisk;
-use io::sim::run;
+use io::plain::{PlainDisk, run};
 use io::wal::scan::{Found, Scan, Step};
 use io::wal::{Durable, Place};
 use std::collections::HashSet;
