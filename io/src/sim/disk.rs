@@ -44,7 +44,24 @@ struct State {
     trace: Option<Vec<String>>,
 }
 
+impl State {
+    fn poison(&mut self, file: &SimFile) {
+        if file.name.ends_with(".wal") {
+            self.media.events.count("poisoned segment");
+        }
+        self.media.sync_failed(file.index);
+    }
+}
+
 impl SimDisk {
+    /// A disk that counts what happens to it there.
+    #[must_use]
+    pub fn with_events(events: Events) -> SimDisk {
+        let disk = SimDisk::default();
+        disk.0.borrow_mut().media.events = events;
+        disk
+    }
+
     /// Steps that change something, so far: where a fault may be planted.
     #[must_use]
     pub fn operations(&self) -> u64 {
@@ -134,6 +151,11 @@ impl SimDisk {
         self.0.borrow_mut().media.damage(name, change);
     }
 
+    /// Bits of one byte flip.
+    pub fn rot(&self, name: &str, at: usize, bits: u8) {
+        self.0.borrow_mut().media.rot(name, at, bits);
+    }
+
     /// Makes the file vanish, as rot in a directory would.
     pub fn lose(&self, name: &str) {
         self.0.borrow_mut().media.lose(name);
@@ -219,10 +241,9 @@ impl SimDisk {
             None => state.media.write(file.index, at, buffer),
             Some(_) if was_crashed => {}
             Some(Fault::Crash) => state.media.write(file.index, at, buffer),
-            Some(Fault::Error(libc::ENOSPC)) => state.media.sync_failed(file.index),
             Some(Fault::Error(_) | Fault::Short) => {
                 state.media.events.count("failed write");
-                state.media.sync_failed(file.index);
+                state.poison(file);
                 state.media.write(file.index, at, &buffer[..part]);
             }
         }
@@ -234,7 +255,7 @@ impl SimDisk {
         if synced.is_err() && !self.crashed() {
             let mut state = self.0.borrow_mut();
             state.media.events.count("failed sync");
-            state.media.sync_failed(file.index);
+            state.poison(file);
         }
         synced
     }

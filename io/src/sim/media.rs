@@ -269,6 +269,16 @@ impl Media {
         file.visible.clone_from(&file.durable);
     }
 
+    /// A byte of what is durable flips; what is being written is well.
+    pub fn rot(&mut self, name: &str, at: usize, bits: u8) {
+        let file = &mut self.files[self.visible[name]];
+        let (block, at) = (at / BLOCK_BYTES, at % BLOCK_BYTES);
+        Rc::make_mut(&mut file.durable[block])[at] ^= bits;
+        if file.pending.iter().all(|(pending, _)| *pending != block) {
+            file.visible[block] = file.durable[block].clone();
+        }
+    }
+
     pub fn lose(&mut self, name: &str) {
         self.visible.remove(name);
         self.durable.remove(name);

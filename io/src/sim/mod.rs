@@ -4,10 +4,12 @@
 //!   with latency and faults;
 //! - [`media`]: what is durable of files and names, what is pending, and what a crash makes of that;
 //! - [`schedule`]: tasks that go on in an order that a seed says, in simulated ticks;
+//! - [`campaign`]: cases by seeds, run, shrunk and replayed;
 //! - [`planted`]: mistakes that a test puts into the product, to see whether it finds them.
 //!
 //! For tests: the feature `sim` brings it, and a release does not ask for that.
 
+pub mod campaign;
 pub mod disk;
 pub mod media;
 pub mod planted;
@@ -47,6 +49,19 @@ pub struct Events(Rc<RefCell<BTreeMap<&'static str, u64>>>);
 impl Events {
     pub fn count(&self, what: &'static str) {
         *self.0.borrow_mut().entry(what).or_default() += 1;
+    }
+
+    #[must_use]
+    pub fn has(&self, what: &str) -> bool {
+        self.0.borrow().contains_key(what)
+    }
+
+    /// Adds what others counted.
+    pub fn add(&self, others: &Events) {
+        let mut counts = self.0.borrow_mut();
+        for (what, count) in &*others.0.borrow() {
+            *counts.entry(what).or_default() += count;
+        }
     }
 
     #[must_use]

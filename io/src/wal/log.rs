@@ -213,6 +213,10 @@ impl Log {
             return Err(frame);
         }
         let seq = self.ladder.append();
+        if crate::planted!(CursorBeforeData) {
+            let cursors = Cursor::decode_all(&frame.meta[frame.tag_len as usize..]);
+            cursors.into_iter().flatten().for_each(|cursor| self.cursors.replace(cursor));
+        }
         self.pending_bytes += bytes;
         self.pending.push_back((seq, frame));
         Ok(seq)
@@ -312,7 +316,7 @@ impl Log {
 
     /// The group is written and synced.
     pub fn group_done(&mut self, group: Group, last_crc: u32) -> Vec<Durable> {
-        let last = group.frames.last().expect("a group has frames").0;
+        let last = group.last();
         self.ladder.make_durable(last);
         self.last_crc = last_crc;
         self.pending_bytes -= group.bytes as u64;
@@ -353,7 +357,9 @@ impl Log {
         if group.birth.is_some() {
             self.segments.pop_back();
         }
-        self.tail = None;
+        if !crate::planted!(AppendAfterFailedSync) || group.birth.is_some() {
+            self.tail = None;
+        }
         for frame in group.frames.into_iter().rev() {
             self.pending.push_front(frame);
         }
@@ -391,7 +397,8 @@ impl Log {
     /// Segments of which every frame is acked, but never the one that takes frames or is to.
     #[must_use]
     pub fn removable(&self) -> Vec<Seq> {
-        let last = self.tail.is_some() || self.empty().is_some();
+        let empty = self.empty().is_some() && !crate::planted!(RemoveEmptySegment);
+        let last = self.tail.is_some() || empty;
         let closed = self.segments.len() - usize::from(last);
         let acked = self.ladder.acked.0;
         let segments = self.segments.iter().take(closed);
@@ -457,6 +464,10 @@ impl Log {
 }
 
 impl Group {
+    pub(super) fn last(&self) -> Seq {
+        self.frames.last().expect("a group has frames").0
+    }
+
     /// Writes the frames into `buffer` as they stand on the disk; the last one's header checksum.
     pub fn encode(&self, buffer: &mut [u8]) -> u32 {
         assert_eq!(buffer.len(), self.bytes);
