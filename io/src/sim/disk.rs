@@ -81,9 +81,12 @@ impl SimDisk {
         self.0.borrow_mut().bytes_max = bytes_max;
     }
 
-    /// From now on, new files hold blocks of those that are gone.
-    pub fn set_stale(&self, stale: bool) {
-        self.0.borrow_mut().stale = stale;
+    /// From now on, new files hold blocks of those that are gone; also of that disk, which was here
+    /// before.
+    pub fn set_stale(&self, before: &SimDisk) {
+        let mut state = self.0.borrow_mut();
+        state.stale = true;
+        state.media.inherit(&before.0.borrow().media);
     }
 
     /// From now on, each step takes up to so many ticks of `clock`; 0: none, and it does not wait.

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 const SECTOR_BYTES: usize = 512;
-/// Blocks of files that are gone, for those that come.
-const FREED_MAX: usize = 64;
+/// Files that are gone, of which the blocks go to those that come.
+const FREED_MAX: usize = 4;
 
 pub type Block = Rc<[u8; BLOCK_BYTES]>;
 
@@ -40,7 +40,7 @@ pub struct Media {
     visible: BTreeMap<String, usize>,
     pending: Vec<Naming>,
     files: Vec<File>,
-    freed: Vec<Block>,
+    freed: Vec<Vec<Block>>,
     zero: Block,
     pub events: Events,
 }
@@ -137,6 +137,12 @@ impl Media {
         file
     }
 
+    /// The blocks that files of this other disk hold are free here.
+    pub fn inherit(&mut self, other: &Media) {
+        let files = other.visible.values().map(|file| &other.files[*file].visible);
+        self.freed.extend(files.filter(|blocks| blocks.len() > 1).cloned());
+    }
+
     pub fn rename(&mut self, from: &str, to: &str) {
         let file = self.visible[from];
         self.name(Naming { set: Some((to.to_owned(), file)), unset: Some(from.to_owned()) });
@@ -151,8 +157,11 @@ impl Media {
     fn name(&mut self, naming: Naming) {
         let gone = naming.apply(&mut self.visible);
         for file in gone {
-            let blocks = self.files[file].visible.iter().filter(|block| block[..4] != [0; 4]);
-            self.freed.extend(blocks.cloned());
+            let blocks = &self.files[file].visible;
+            // Those of slots are never met where a frame may begin.
+            if blocks.len() > 1 {
+                self.freed.push(blocks.clone());
+            }
         }
         let surplus = self.freed.len().saturating_sub(FREED_MAX);
         self.freed.drain(..surplus);
@@ -165,13 +174,9 @@ impl Media {
         let of = &mut self.files[file];
         of.bytes = bytes;
         of.durable = vec![self.zero.clone(); blocks];
-        if stale && !self.freed.is_empty() {
-            for block in &mut of.durable {
-                if one_in(seed, 2) {
-                    *block = self.freed[below(seed, self.freed.len())].clone();
-                }
-            }
-            self.events.count("stale blocks");
+        if stale && !self.freed.is_empty() && one_in(seed, 2) {
+            let freed = &self.freed[below(seed, self.freed.len())];
+            of.durable.iter_mut().zip(freed).for_each(|(block, stale)| block.clone_from(stale));
         }
         of.visible.clone_from(&of.durable);
     }

@@ -44,7 +44,7 @@ impl Simulation for Log {
         "read beside a removal",
         "rot",
         "rot taken for a torn tail",
-        "stale blocks",
+        "stale frame",
         "survived without an ack",
         "tag behind",
         "torn block",

@@ -1,6 +1,7 @@
 //! A log, its tasks, its disk, and what may befall them.
 
 use crate::model::{Model, TAGS, frame, tag};
+use io::disk::Disk;
 use io::format::{BLOCK_BYTES, CHECKPOINT_SLOTS, Seq, segment_name};
 use io::sim::campaign::Op;
 use io::sim::{Clock, Events, Fault, Scheduler, SimDisk, below, one_in, random, run};
@@ -68,6 +69,19 @@ pub struct World {
     ended: Rc<Cell<bool>>,
     events: Events,
     full: bool,
+    stale: bool,
+}
+
+/// A disk with a log that was here before this one: its frames have numbers that are to come.
+fn former(options: &Options) -> SimDisk {
+    let disk = SimDisk::default();
+    let (wal, _) = run(Wal::open(disk.clone(), options.clone())).expect("nothing is there");
+    for n in 1..12 {
+        if wal.append(frame(n + 1_000, 9)).is_ok() {
+            run(wal.commit()).expect("no fault");
+        }
+    }
+    disk
 }
 
 impl World {
@@ -75,15 +89,21 @@ impl World {
         let mut seed = options;
         let clock = Clock::default();
         let disk = SimDisk::with_events(events.clone());
-        disk.set_stale(one_in(&mut seed, 2));
         let sinks = &SINKS[..1 + below(&mut seed, 2)];
+        // In large segments, large groups leave blocks behind them as they are.
+        let times = if one_in(&mut seed, 3) { 6 } else { 1 };
+        let segment_bytes = (times * (4 + below(&mut seed, 12)) * BLOCK_BYTES) as u64;
         let options = Options {
             owner: 0,
             sinks: sinks.iter().map(ToString::to_string).collect(),
-            segment_bytes: (4 + below(&mut seed, 12)) as u64 * BLOCK_BYTES as u64,
-            bytes_max: 64 * BLOCK_BYTES as u64,
-            group_bytes_max: (1 + below(&mut seed, 6)) * BLOCK_BYTES,
+            segment_bytes,
+            bytes_max: segment_bytes * (2 + random(&mut seed) % 6),
+            group_bytes_max: times * (1 + below(&mut seed, 6)) * BLOCK_BYTES,
         };
+        let stale = one_in(&mut seed, 2);
+        if stale {
+            disk.set_stale(&former(&options));
+        }
         let latency = 1 + random(&mut seed) % 12;
         let (wal, _) = run(Wal::open(disk.clone(), options.clone())).expect("nothing is there");
         let model = Model { sinks: vec![Acked::default(); sinks.len()], ..Model::default() };
@@ -100,6 +120,7 @@ impl World {
             ended: Rc::default(),
             events,
             full: false,
+            stale,
             options,
             clock,
             disk,
@@ -367,6 +388,10 @@ impl World {
             }
             None => below(seed, if slot { bytes.min(400) } else { bytes }),
         };
+        if !slot && at < BLOCK_BYTES && self.stale {
+            // With its header a segment loses what tells its frames from those that were there before.
+            return;
+        }
         self.disk.rot(&file.name, at, 1 << below(seed, 8));
         self.events.count("rot");
         let block = at / BLOCK_BYTES;
@@ -420,6 +445,7 @@ impl World {
                 self.events.count(event);
             }
         }
+        self.count_stale();
         let (again, second) = open();
         assert_eq!(again.ladder(), ladder, "recovering twice differs");
         assert_eq!(second.cursors, recovered.cursors, "recovering twice differs");
@@ -449,6 +475,21 @@ impl World {
         }
         assert!(left.is_empty(), "{left:?} can neither be read nor are they said to be lost");
         self.wal = Rc::new(wal);
+    }
+
+    /// Frames of other segments, where this one has not written yet.
+    fn count_stale(&self) {
+        let salt = |block: &[u8], at: usize| u64::from_le_bytes(block[at..at + 8].try_into().unwrap());
+        for entry in self.disk.entries().iter().filter(|entry| entry.name.ends_with(".wal")) {
+            let file = run(self.disk.open(&entry.name)).expect("it is there");
+            let bytes = usize::try_from(entry.bytes).unwrap();
+            let bytes = run(self.disk.read(&file, 0, bytes)).expect("can be read");
+            let mut blocks = bytes.chunks(BLOCK_BYTES);
+            let own = blocks.next().map(|header| salt(header, 16));
+            if blocks.any(|b| b.starts_with(b"LCAPFRM\n") && Some(salt(b, 8)) != own) {
+                return self.events.count("stale frame");
+            }
+        }
     }
 
     /// No more faults: everything is committed, acked, and gone.
