@@ -79,8 +79,7 @@ impl Case {
             let kind = S::KINDS.iter().position(|known| *known == kind)?;
             Some(Op { kind, seed: u32::from_str_radix(seed, 16).ok()? })
         };
-        let ops: Option<Vec<Op>> =
-            ops.split(',').filter(|op| !op.is_empty()).map(op).collect();
+        let ops: Option<Vec<Op>> = ops.split(',').filter(|op| !op.is_empty()).map(op).collect();
         Some(Case { options: u64::from_str_radix(options, 16).ok()?, ops: ops? })
     }
 }

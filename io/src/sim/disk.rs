@@ -4,7 +4,7 @@
 //! [latency](SimDisk::set_latency) every operation completes at once, so that [`super::run`] drives the
 //! code above; with it each waits between its steps, and the [`super::Scheduler`] mixes them.
 
-use super::media::Media;
+use super::media::{Media, Outcome};
 use super::{Clock, Events, random};
 use crate::disk::{Disk, DiskError, Entry};
 use crate::format::{BLOCK_BYTES, TMP_SUFFIX};
@@ -135,18 +135,22 @@ impl SimDisk {
     }
 
     /// After the power came back: all that was pending is kept or not, as `seed` says.
-    pub fn restart(&self, mut seed: u64) {
+    pub fn restart(&self, seed: u64) {
+        self.restart_with(Outcome::Mixed(seed));
+    }
+
+    pub fn restart_with(&self, outcome: Outcome) {
         let mut state = self.0.borrow_mut();
         state.crashed = false;
         state.faults.clear();
-        state.media.crash(&mut seed);
+        state.media.crash(outcome);
     }
 
     /// After the process was killed, and the kernel went on.
-    pub fn kill(&self, mut seed: u64) {
+    pub fn kill(&self, seed: u64) {
         let mut state = self.0.borrow_mut();
         state.faults.clear();
-        state.media.kill(&mut seed);
+        state.media.kill(Outcome::Mixed(seed));
     }
 
     /// The durable bytes of a file, to damage them.
@@ -337,8 +341,7 @@ impl Disk for SimDisk {
     async fn open(&self, name: &str) -> Result<SimFile, DiskError> {
         self.wait().await;
         let index = self.0.borrow().media.file(name);
-        let index =
-            index.ok_or_else(|| failure("open", name, Fault::Error(libc::ENOENT)))?;
+        let index = index.ok_or_else(|| failure("open", name, Fault::Error(libc::ENOENT)))?;
         let file = SimFile { index, name: name.to_owned() };
         if !self.0.borrow().media.is_synced(index) {
             self.sync_file("sync", &file).await?;

@@ -26,6 +26,33 @@ pub struct File {
     lies: bool,
 }
 
+/// What becomes of what was pending.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome {
+    Kept,
+    Dropped,
+    /// Of each by itself, as this seed says.
+    Mixed(u64),
+}
+
+impl Outcome {
+    /// One of `n`: 0 is dropped, 1 is kept.
+    fn of(&mut self, n: usize) -> usize {
+        match self {
+            Outcome::Dropped => 0,
+            Outcome::Kept => 1,
+            Outcome::Mixed(seed) => below(seed, n),
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        match self {
+            Outcome::Mixed(seed) => random(seed),
+            _ => 0,
+        }
+    }
+}
+
 /// A change of the directory: a name that means a file now, and one that means none.
 #[derive(Clone, Debug)]
 struct Naming {
@@ -69,11 +96,11 @@ impl File {
     }
 
     /// The power, or the process, is gone: what was not synced is settled by chance.
-    fn settle(&mut self, seed: &mut u64, power: bool, events: &Events) {
+    fn settle(&mut self, outcome: &mut Outcome, power: bool, events: &Events) {
         let (mut kept, mut lost) = (0, 0);
         for (at, block) in std::mem::take(&mut self.pending) {
             // A kernel that goes on writes blocks as a whole, or not.
-            match below(seed, if power { 4 } else { 2 }) {
+            match outcome.of(if power { 4 } else { 2 }) {
                 0 => lost += 1,
                 1 => {
                     kept += 1;
@@ -82,16 +109,16 @@ impl File {
                 2 => {
                     events.count("torn block");
                     let torn = Rc::make_mut(&mut self.durable[at]);
-                    let bytes = below(seed, BLOCK_BYTES / SECTOR_BYTES) * SECTOR_BYTES;
+                    let bytes = outcome.of(BLOCK_BYTES / SECTOR_BYTES) * SECTOR_BYTES;
                     torn[..bytes].copy_from_slice(&block[..bytes]);
                 }
                 _ => {
                     events.count("garbled block");
                     let garbled = Rc::make_mut(&mut self.durable[at]);
                     garbled.copy_from_slice(&block[..]);
-                    let from = below(seed, BLOCK_BYTES / SECTOR_BYTES) * SECTOR_BYTES;
+                    let from = outcome.of(BLOCK_BYTES / SECTOR_BYTES) * SECTOR_BYTES;
                     for bytes in garbled[from..from + SECTOR_BYTES].chunks_mut(8) {
-                        bytes.copy_from_slice(&random(seed).to_le_bytes());
+                        bytes.copy_from_slice(&outcome.random().to_le_bytes());
                     }
                 }
             }
@@ -227,10 +254,10 @@ impl Media {
     }
 
     /// The power is gone, and back.
-    pub fn crash(&mut self, seed: &mut u64) {
+    pub fn crash(&mut self, mut outcome: Outcome) {
         let (mut set, mut unset) = (0, 0);
         for naming in std::mem::take(&mut self.pending) {
-            if one_in(seed, 2) {
+            if outcome.of(2) == 1 {
                 naming.apply(&mut self.durable);
             } else if naming.set.is_some() && naming.unset.is_some() {
                 set += 1;
@@ -242,14 +269,14 @@ impl Media {
         (0..unset).for_each(|_| self.events.count("dropped unlink"));
         self.visible.clone_from(&self.durable);
         let events = self.events.clone();
-        self.files.iter_mut().for_each(|file| file.settle(seed, true, &events));
+        self.files.iter_mut().for_each(|file| file.settle(&mut outcome, true, &events));
         self.forget();
     }
 
     /// The process is gone: names stay, and what was being written is written or not.
-    pub fn kill(&mut self, seed: &mut u64) {
+    pub fn kill(&mut self, mut outcome: Outcome) {
         let events = self.events.clone();
-        self.files.iter_mut().for_each(|file| file.settle(seed, false, &events));
+        self.files.iter_mut().for_each(|file| file.settle(&mut outcome, false, &events));
     }
 
     /// Files without a name hold nothing any more.

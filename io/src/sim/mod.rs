@@ -17,6 +17,7 @@ pub mod schedule;
 
 pub use crate::plain::run;
 pub use disk::{Fault, SimDisk};
+pub use media::Outcome;
 pub use schedule::{Clock, Scheduler};
 
 use std::cell::RefCell;

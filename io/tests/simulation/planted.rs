@@ -20,9 +20,7 @@ fn every_planted_mistake_is_found() {
         let planted = plant(bug);
         let found = hunt(&Log, 0..SEEDS);
         drop(planted);
-        let Some((seed, failure)) = found else {
-            panic!("{bug:?} is not found in {SEEDS} seeds")
-        };
+        let Some((seed, failure)) = found else { panic!("{bug:?} is not found in {SEEDS} seeds") };
         println!("{bug:?}: seed {seed}: {failure}");
         assert!(failure.why.contains(why), "{bug:?} is found by {failure}");
     }

@@ -58,7 +58,7 @@ pub struct World {
     pub tasks: Scheduler,
     clock: Clock,
     latency: u64,
-    options: Options,
+    pub options: Options,
     tags: bool,
     large: bool,
     wal: Rc<Wal<SimDisk>>,
@@ -87,8 +87,6 @@ fn former(options: &Options) -> SimDisk {
 impl World {
     pub fn new(options: u64, events: Events) -> World {
         let mut seed = options;
-        let clock = Clock::default();
-        let disk = SimDisk::with_events(events.clone());
         let sinks = &SINKS[..1 + below(&mut seed, 2)];
         // In large segments, large groups leave blocks behind them as they are.
         let times = if one_in(&mut seed, 3) { 6 } else { 1 };
@@ -101,18 +99,38 @@ impl World {
             group_bytes_max: times * (1 + below(&mut seed, 6)) * BLOCK_BYTES,
         };
         let stale = one_in(&mut seed, 2);
+        let latency = 1 + random(&mut seed) % 12;
+        let (tags, large) = (one_in(&mut seed, 2), one_in(&mut seed, 2));
+        World { tags, large, ..World::of(options, latency, stale, events) }
+    }
+
+    /// Few and small segments: each step counts.
+    pub fn small() -> World {
+        let options = Options {
+            owner: 0,
+            sinks: vec![SINKS[0].to_owned()],
+            segment_bytes: 6 * BLOCK_BYTES as u64,
+            bytes_max: 64 * BLOCK_BYTES as u64,
+            group_bytes_max: 3 * BLOCK_BYTES,
+        };
+        World::of(options, 1, true, Events::default())
+    }
+
+    fn of(options: Options, latency: u64, stale: bool, events: Events) -> World {
+        let clock = Clock::default();
+        let disk = SimDisk::with_events(events.clone());
         if stale {
             disk.set_stale(&former(&options));
         }
-        let latency = 1 + random(&mut seed) % 12;
         let (wal, _) = run(Wal::open(disk.clone(), options.clone())).expect("nothing is there");
-        let model = Model { sinks: vec![Acked::default(); sinks.len()], ..Model::default() };
+        let model =
+            Model { sinks: vec![Acked::default(); options.sinks.len()], ..Model::default() };
         let world = World {
             model: Rc::new(RefCell::new(model)),
             tasks: Scheduler::new(clock.clone()),
             latency,
-            tags: one_in(&mut seed, 2),
-            large: one_in(&mut seed, 2),
+            tags: false,
+            large: false,
             wal: Rc::new(wal),
             backlog: Rc::default(),
             committing: Rc::default(),
@@ -183,7 +201,7 @@ impl World {
     }
 
     /// One step of one task, after which everything has to hold.
-    fn step(&mut self, seed: &mut u64) -> bool {
+    pub fn step(&mut self, seed: &mut u64) -> bool {
         let more = self.tasks.step(seed);
         if self.disk.crashed() {
             self.stop(random(seed), true);
@@ -226,13 +244,21 @@ impl World {
     }
 
     fn append_one(&mut self, seed: &mut u64) -> bool {
-        let mut model = self.model.borrow_mut();
-        let n = model.last_number + 1;
         let words = match below(seed, 10) {
             0 if self.large => 1 + below(seed, 12_000),
             0..5 => 1 + below(seed, 2_000),
             _ => 1 + below(seed, 200),
         };
+        self.append_frame(words)
+    }
+
+    pub fn append_words(&mut self, words: &[usize]) {
+        words.iter().for_each(|words| assert!(self.append_frame(*words), "within the quota"));
+    }
+
+    fn append_frame(&mut self, words: usize) -> bool {
+        let mut model = self.model.borrow_mut();
+        let n = model.last_number + 1;
         let Ok(seq) = self.wal.append(frame(n, words)) else { return false };
         assert!(seq > model.durable, "{seq} was durable before");
         model.frames.insert(seq, (n, words));
@@ -248,7 +274,7 @@ impl World {
         }
     }
 
-    fn commit(&mut self, seed: &mut u64) {
+    pub fn commit(&mut self, seed: &mut u64) {
         while self.committing.get() {
             self.step(seed);
         }
@@ -270,7 +296,7 @@ impl World {
         });
     }
 
-    fn checkpoint(&mut self, seed: &mut u64) {
+    pub fn checkpoint(&mut self, seed: &mut u64) {
         while self.checkpointing.get() {
             self.step(seed);
         }
@@ -317,6 +343,15 @@ impl World {
         model.sinks[sink] = acked;
     }
 
+    pub fn ack_all(&mut self) {
+        let durable = self.wal.ladder().durable.0;
+        self.wal.sent(durable);
+        for sink in 0..self.options.sinks.len() {
+            self.wal.ack(sink, Acked::up_to(durable));
+            self.model.borrow_mut().sinks[sink] = Acked::up_to(durable);
+        }
+    }
+
     /// Reads on from where the reader stands, or from what is acked.
     fn read(&mut self, seed: &mut u64) {
         while self.model.borrow().reading.is_some() {
@@ -329,10 +364,8 @@ impl World {
             // Whose predecessor is known is found at once.
             let model = self.model.borrow();
             let before = model.stands.get(&next.previous()).filter(|_| one_in(seed, 2));
-            let place = before.map(|stand| io::wal::Place {
-                segment: stand.segment,
-                next_offset: stand.to,
-            });
+            let place = before
+                .map(|stand| io::wal::Place { segment: stand.segment, next_offset: stand.to });
             backlog.seek(next, place);
         }
         let from = backlog.next();
@@ -402,7 +435,7 @@ impl World {
     }
 
     /// The power goes, or the process alone, and the log is opened again, whatever it takes.
-    fn stop(&mut self, mut seed: u64, power: bool) {
+    pub fn stop(&mut self, mut seed: u64, power: bool) {
         self.tasks.drop_all();
         self.backlog.take();
         for flag in [&self.committing, &self.checkpointing, &self.ended] {
@@ -423,73 +456,11 @@ impl World {
             settle(&self.disk, &mut seed);
             self.disk.restart(random(&mut seed));
         }
-        self.recover();
-        self.disk.set_latency(self.latency, &self.clock);
-    }
-
-    fn recover(&mut self) {
-        let open = || run(Wal::open(self.disk.clone(), self.options.clone())).expect("opens");
-        let (wal, recovered) = open();
-        let sinks: Vec<Acked> = (0..self.options.sinks.len()).map(|sink| wal.acked(sink)).collect();
-        let ladder = wal.ladder();
         let mut model = self.model.borrow_mut();
-        model.check_recovered(ladder, &recovered, &sinks);
-        for (event, happened) in [
-            ("torn tail", recovered.torn),
-            ("gap reported", !recovered.gaps.is_empty()),
-            ("damaged slot", recovered.damaged.iter().any(|(name, _)| !name.ends_with(".wal"))),
-            ("survived without an ack", ladder.durable.0 > model.durable),
-            ("rot taken for a torn tail", ladder.durable.0 < model.durable),
-        ] {
-            if happened {
-                self.events.count(event);
-            }
-        }
-        self.count_stale();
-        let (again, second) = open();
-        assert_eq!(again.ladder(), ladder, "recovering twice differs");
-        assert_eq!(second.cursors, recovered.cursors, "recovering twice differs");
-        model.resume(ladder.durable.0, sinks);
-        // What is there and not acked can be read, or is said to be lost.
-        let mut backlog = Backlog::new(ladder.acked.0.next(), None);
-        let mut left: BTreeSet<Seq> =
-            (ladder.acked.0.0 + 1..=ladder.durable.0.0).map(Seq).collect();
-        loop {
-            let batch = run(backlog.read(&wal, 1 << 20)).expect("can be read");
-            if batch.frames.is_empty() && batch.gaps.is_empty() {
-                break;
-            }
-            for frame in &batch.frames {
-                model.check_frame(frame);
-                let stand = model.stand(frame);
-                model.stands.insert(frame.seq, stand);
-                assert!(left.remove(&frame.seq), "{} again", frame.seq);
-            }
-            for gap in batch.gaps.iter().chain(&recovered.gaps) {
-                for seq in (gap.frames.first.0..=gap.frames.last.0).map(Seq) {
-                    let excused = model.rotten.contains(&seq) || seq <= model.floor();
-                    assert!(excused, "{gap:?}, and frame {seq} was well");
-                    left.remove(&seq);
-                }
-            }
-        }
-        assert!(left.is_empty(), "{left:?} can neither be read nor are they said to be lost");
+        let wal = recover(&self.disk, &self.options, &mut model, &self.events);
+        drop(model);
         self.wal = Rc::new(wal);
-    }
-
-    /// Frames of other segments, where this one has not written yet.
-    fn count_stale(&self) {
-        let salt = |block: &[u8], at: usize| u64::from_le_bytes(block[at..at + 8].try_into().unwrap());
-        for entry in self.disk.entries().iter().filter(|entry| entry.name.ends_with(".wal")) {
-            let file = run(self.disk.open(&entry.name)).expect("it is there");
-            let bytes = usize::try_from(entry.bytes).unwrap();
-            let bytes = run(self.disk.read(&file, 0, bytes)).expect("can be read");
-            let mut blocks = bytes.chunks(BLOCK_BYTES);
-            let own = blocks.next().map(|header| salt(header, 16));
-            if blocks.any(|b| b.starts_with(b"LCAPFRM\n") && Some(salt(b, 8)) != own) {
-                return self.events.count("stale frame");
-            }
-        }
+        self.disk.set_latency(self.latency, &self.clock);
     }
 
     /// No more faults: everything is committed, acked, and gone.
@@ -498,12 +469,7 @@ impl World {
         for _ in 0..200 {
             self.commit(&mut seed);
             self.settle(random(&mut seed));
-            let durable = self.wal.ladder().durable.0;
-            self.wal.sent(durable);
-            for sink in 0..self.options.sinks.len() {
-                self.wal.ack(sink, Acked::up_to(durable));
-                self.model.borrow_mut().sinks[sink] = Acked::up_to(durable);
-            }
+            self.ack_all();
             self.checkpoint(&mut seed);
             self.settle(random(&mut seed));
             if !self.wal.has_pending() {
@@ -519,5 +485,74 @@ impl World {
         drop(model);
         let wal = self.disk.entries().into_iter().filter(|entry| entry.name.ends_with(".wal"));
         assert!(wal.count() <= 2, "segments stay");
+    }
+}
+
+/// Opens the log as a start does; what it finds is what the model knows.
+pub fn recover(
+    disk: &SimDisk,
+    options: &Options,
+    model: &mut Model,
+    events: &Events,
+) -> Wal<SimDisk> {
+    let open = || run(Wal::open(disk.clone(), options.clone())).expect("opens");
+    let (wal, recovered) = open();
+    let sinks: Vec<Acked> = (0..options.sinks.len()).map(|sink| wal.acked(sink)).collect();
+    let ladder = wal.ladder();
+    model.check_recovered(ladder, &recovered, &sinks);
+    for (event, happened) in [
+        ("torn tail", recovered.torn),
+        ("gap reported", !recovered.gaps.is_empty()),
+        ("damaged slot", recovered.damaged.iter().any(|(name, _)| !name.ends_with(".wal"))),
+        ("survived without an ack", ladder.durable.0 > model.durable),
+        ("rot taken for a torn tail", ladder.durable.0 < model.durable),
+    ] {
+        if happened {
+            events.count(event);
+        }
+    }
+    count_stale(disk, events);
+    let (again, second) = open();
+    assert_eq!(again.ladder(), ladder, "recovering twice differs");
+    assert_eq!(second.cursors, recovered.cursors, "recovering twice differs");
+    model.resume(ladder.durable.0, sinks);
+    // What is there and not acked can be read, or is said to be lost.
+    let mut backlog = Backlog::new(ladder.acked.0.next(), None);
+    let mut left: BTreeSet<Seq> = (ladder.acked.0.0 + 1..=ladder.durable.0.0).map(Seq).collect();
+    loop {
+        let batch = run(backlog.read(&wal, 1 << 20)).expect("can be read");
+        if batch.frames.is_empty() && batch.gaps.is_empty() {
+            break;
+        }
+        for frame in &batch.frames {
+            model.check_frame(frame);
+            let stand = model.stand(frame);
+            model.stands.insert(frame.seq, stand);
+            assert!(left.remove(&frame.seq), "{} again", frame.seq);
+        }
+        for gap in batch.gaps.iter().chain(&recovered.gaps) {
+            for seq in (gap.frames.first.0..=gap.frames.last.0).map(Seq) {
+                let excused = model.rotten.contains(&seq) || seq <= model.floor();
+                assert!(excused, "{gap:?}, and frame {seq} was well");
+                left.remove(&seq);
+            }
+        }
+    }
+    assert!(left.is_empty(), "{left:?} can neither be read nor are they said to be lost");
+    wal
+}
+
+/// Frames of other segments, where this one has not written yet.
+fn count_stale(disk: &SimDisk, events: &Events) {
+    let salt = |block: &[u8], at: usize| u64::from_le_bytes(block[at..at + 8].try_into().unwrap());
+    for entry in disk.entries().iter().filter(|entry| entry.name.ends_with(".wal")) {
+        let file = run(disk.open(&entry.name)).expect("it is there");
+        let bytes = usize::try_from(entry.bytes).unwrap();
+        let bytes = run(disk.read(&file, 0, bytes)).expect("can be read");
+        let mut blocks = bytes.chunks(BLOCK_BYTES);
+        let own = blocks.next().map(|header| salt(header, 16));
+        if blocks.any(|b| b.starts_with(b"LCAPFRM\n") && Some(salt(b, 8)) != own) {
+            return events.count("stale frame");
+        }
     }
 }
