@@ -373,9 +373,13 @@ impl Disk for SimDisk {
 
     async fn quarantine(&self, name: &str) -> Result<(), DiskError> {
         let mut state = self.0.borrow_mut();
-        if !state.quarantined.iter().any(|there| there == name) {
-            state.quarantined.push(name.to_owned());
+        if state.quarantined.iter().any(|there| there == name) {
+            return Ok(());
         }
+        if state.media.file(name).is_none() {
+            return Err(failure("copy to quarantine", name, Fault::Error(libc::ENOENT)));
+        }
+        state.quarantined.push(name.to_owned());
         Ok(())
     }
 
