@@ -41,6 +41,9 @@ pub mod desk;
 
 pub mod dlq;
 
+#[cfg(test)]
+mod simulation;
+
 pub mod appliance;
 pub mod options;
 pub mod panel;

@@ -10,7 +10,7 @@ mod identity;
 mod watch;
 
 pub use discover::{DiscoverError, Discoverer};
-pub use identity::{Fingerprint, Identity, OpenError, open_regular};
+pub use identity::{Contents, Fingerprint, Identity, OpenError, open_regular};
 
 use std::path::PathBuf;
 use std::time::Duration;
