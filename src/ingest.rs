@@ -20,7 +20,7 @@ use crate::dlq::DlqError;
 use crate::handoff::{Fresh, Handoff, Lane};
 use crate::intake::Intake;
 use crate::letters::{self, Letters};
-use crate::source::{self, Follow, Sources, Taken};
+use crate::source::{self, Follow, Sources, Start, Taken};
 use crate::stream::{StreamId, Streams};
 use io::disk::DiskError;
 use io::format::{Cursor, Seq};
@@ -250,8 +250,9 @@ impl Shard {
             match event {
                 FileEvent::Follow(follow) => {
                     let (stream, is_new) = streams.acquire(follow.labels.clone());
-                    if follow.stamp_ns > 0 {
-                        streams.get_mut(stream).resume(follow.stamp_ns);
+                    streams.get_mut(stream).not_before(follow.stamp_ns);
+                    if let Start::Resume(cursor) = &follow.start {
+                        streams.get_mut(stream).resume(cursor.stamp_ns);
                     }
                     let file = follow.file;
                     sources.follow(*follow, stream, is_new);

@@ -311,12 +311,7 @@ impl Sources {
     }
 
     /// Before a chunk is read: whether the file is the one that it was.
-    pub fn look(
-        &mut self,
-        file: FileId,
-        contents: &impl Contents,
-        counts: &perf::metrics::Shard,
-    ) {
+    pub fn look(&mut self, file: FileId, contents: &impl Contents, counts: &perf::metrics::Shard) {
         let source = self.files.get_mut(&file).expect("it has its turn");
         if source.at_end {
             source.notice_truncation(contents, counts);

@@ -34,11 +34,8 @@ pub enum State {
 impl SimLoki {
     pub fn push(&mut self, job: &Job, seed: &mut u64, events: &Events) -> Answer {
         self.pushes += 1;
-        let status = |code, text: &str| Answer::Status {
-            code,
-            retry_after: None,
-            text: text.to_owned(),
-        };
+        let status =
+            |code, text: &str| Answer::Status { code, retry_after: None, text: text.to_owned() };
         match self.state {
             State::Down => {
                 events.count("outage");
@@ -66,11 +63,8 @@ impl SimLoki {
 
     /// Stores what it may, and says one thing of the rest.
     fn take(&mut self, job: &Job, seed: &mut u64, events: &Events) -> Answer {
-        let status = |code, text: &str| Answer::Status {
-            code,
-            retry_after: None,
-            text: text.to_owned(),
-        };
+        let status =
+            |code, text: &str| Answer::Status { code, retry_after: None, text: text.to_owned() };
         if self.bytes_max.is_some_and(|max| job.raw_bytes() > max && job.entries() > 1) {
             events.count("push too large");
             return match below(seed, 2) {
@@ -135,8 +129,8 @@ impl SimLoki {
 
     /// What it is going to be for a while.
     pub fn turn(&mut self, seed: &mut u64) {
-        self.state = [State::Up, State::Up, State::Flaky, State::Down, State::Unauthorized]
-            [below(seed, 5)];
+        self.state =
+            [State::Up, State::Up, State::Flaky, State::Down, State::Unauthorized][below(seed, 5)];
         self.bytes_max = one_in(seed, 3).then(|| 200 + below(seed, 2_000));
         self.limited.clear();
         if one_in(seed, 2) {

@@ -68,9 +68,7 @@ fn every_planted_mistake_is_found() {
         let planted = plant(bug);
         let found = hunt(&Pipeline, 0..SEEDS);
         drop(planted);
-        let Some((seed, failure)) = found else {
-            panic!("{bug:?} is not found in {SEEDS} seeds")
-        };
+        let Some((seed, failure)) = found else { panic!("{bug:?} is not found in {SEEDS} seeds") };
         println!("{bug:?}: seed {seed}: {failure}");
     }
 }

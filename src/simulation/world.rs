@@ -223,11 +223,8 @@ fn open(disk: &SimDisk, letters: &SimDisk, roomy: bool, credit: u64) -> (Shard, 
 
 fn sources() -> Sources {
     let forever = Duration::from_secs(1 << 40);
-    let options = source::Options {
-        open_files_max: 100,
-        open_idle_max: forever,
-        rotated_wait: forever,
-    };
+    let options =
+        source::Options { open_files_max: 100, open_idle_max: forever, rotated_wait: forever };
     let policy = LinePolicy {
         line_bytes_max: 100_000,
         long_lines: LongLines::Split,
@@ -421,8 +418,9 @@ impl World {
         let file = &self.files[at];
         let stamp_ns = self.stamps.get(&origin(file.stream)).copied().unwrap_or(0);
         let (stream, is_new) = self.streams.acquire(labels(file.stream));
-        if stamp_ns > 0 {
-            self.streams.get_mut(stream).resume(stamp_ns);
+        self.streams.get_mut(stream).not_before(stamp_ns);
+        if let Start::Resume(cursor) = &start {
+            self.streams.get_mut(stream).resume(cursor.stamp_ns);
         }
         let follow = Follow {
             file: file.id,
@@ -668,7 +666,8 @@ impl World {
         self.shard = Rc::new(shard);
         self.set_latency(self.latency);
         self.learn();
-        (self.sources, self.streams, self.batch) = (sources(), Streams::default(), Batch::default());
+        (self.sources, self.streams, self.batch) =
+            (sources(), Streams::default(), Batch::default());
         (self.apart, self.held) = (None, None);
         self.stamps = stamps(&cursors);
         for at in 0..self.files.len() {

@@ -589,7 +589,9 @@ impl Track {
         passes: u64,
         now: Instant,
     ) {
-        let Some(key) = self.aside_of(&mut job) else { return self.again(job, not_before, passes, now) };
+        let Some(key) = self.aside_of(&mut job) else {
+            return self.again(job, not_before, passes, now);
+        };
         self.landed(MIXED);
         let count = job.pieces.len();
         self.move_aside(key, std::mem::take(&mut job.pieces));
