@@ -64,7 +64,7 @@ fn every_line_comes_once_and_in_order_or_is_a_dead_letter() {
 #[test]
 fn every_planted_mistake_is_found() {
     const SEEDS: u64 = 2_000;
-    for bug in [Bug::RingReordering, Bug::AckBeforeSync, Bug::AppendAfterFailedSync] {
+    for bug in [Bug::RingReordering, Bug::AckBeforeSync, Bug::UnlinkBeforeCheckpoint] {
         let planted = plant(bug);
         let found = hunt(&Pipeline, 0..SEEDS);
         drop(planted);
