@@ -17,7 +17,7 @@ use world::{KINDS, World};
 struct Pipeline;
 
 impl Simulation for Pipeline {
-    const NAME: &str = "--lib simulation";
+    const NAME: &str = "-p log-capturer --lib simulation::every_line";
     const KINDS: &[&str] = KINDS;
     const EVENTS: &[&str] = &[
         "clock back",
@@ -59,6 +59,20 @@ impl Simulation for Pipeline {
 #[test]
 fn every_line_comes_once_and_in_order_or_is_a_dead_letter() {
     campaign(&Pipeline, &Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulation/corpus"));
+}
+
+/// What is replayed is what happened.
+#[test]
+fn a_case_runs_alike_every_time() {
+    for seed in 0..100 {
+        let case = Case::generate(&Pipeline, seed);
+        let counts = || {
+            let events = Events::default();
+            Pipeline.run(&case, &events);
+            events.counts()
+        };
+        assert_eq!(counts(), counts(), "seed {seed}");
+    }
 }
 
 #[test]

@@ -66,6 +66,22 @@ fn whatever_happens_nothing_acknowledged_is_lost() {
     campaign(&Log, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/corpus"));
 }
 
+/// What is replayed is what happened.
+#[test]
+fn a_case_runs_alike_every_time() {
+    for seed in 0..200 {
+        let case = Case::generate(&Log, seed);
+        let steps = || {
+            let world = World::new(case.options, Events::default());
+            let disk = world.disk.clone();
+            disk.trace();
+            world.run(&case.ops);
+            disk.traced()
+        };
+        assert_eq!(steps(), steps(), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_case_is_what_its_line_says() {
     for seed in 0..100 {
