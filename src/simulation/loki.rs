@@ -13,8 +13,12 @@ pub struct SimLoki {
     pub stored: BTreeMap<Line, (i64, Vec<u8>)>,
     /// The last line of each stream that came first.
     last: BTreeMap<usize, Line>,
+    /// Streams that did not rest for long.
+    known: BTreeSet<usize>,
     /// Streams that it takes nothing of.
     pub limited: BTreeSet<usize>,
+    /// Streams that it does not know are refused.
+    pub no_more_streams: bool,
     /// Larger pushes are an overload.
     pub bytes_max: Option<usize>,
     pub state: State,
@@ -79,10 +83,18 @@ impl SimLoki {
             return status(500, "panic");
         }
         let (mut bad, mut limited) = (false, false);
+        let last = entries().last().map(|entry| Line::parse(entry.line).0.stream);
         for entry in entries() {
             let (line, kind) = Line::parse(entry.line);
             assert_eq!(entry.labels, labels(line.stream), "a line in another stream");
-            if self.limited.contains(&line.stream) {
+            if self.no_more_streams && !self.known.contains(&line.stream) {
+                // What its ingesters say of the last stream is told, and of others not.
+                if Some(line.stream) == last {
+                    limited = true;
+                } else {
+                    events.count("lost behind a 204");
+                }
+            } else if self.limited.contains(&line.stream) {
                 limited = true;
             } else if kind == Kind::Bad {
                 bad = true;
@@ -102,6 +114,9 @@ impl SimLoki {
             }
             (true, false) => {
                 events.count("stream limited");
+                if self.no_more_streams {
+                    events.count("no more streams");
+                }
                 status(429, "Per stream rate limit exceeded (limit: 3MB/sec)")
             }
             (false, true) => {
@@ -112,7 +127,13 @@ impl SimLoki {
         }
     }
 
+    /// All streams rested.
+    pub fn forget_streams(&mut self) {
+        self.known.clear();
+    }
+
     fn store(&mut self, line: Line, stamp_ns: i64, text: &[u8]) {
+        self.known.insert(line.stream);
         if let Some((known_ns, known)) = self.stored.get(&line) {
             // The same once more is dropped; anything else would be stored twice.
             assert_eq!((*known_ns, &known[..]), (stamp_ns, text), "{line:?} came twice");
@@ -132,6 +153,7 @@ impl SimLoki {
         self.state =
             [State::Up, State::Up, State::Flaky, State::Down, State::Unauthorized][below(seed, 5)];
         self.bytes_max = one_in(seed, 3).then(|| 200 + below(seed, 2_000));
+        self.no_more_streams = one_in(seed, 3);
         self.limited.clear();
         if one_in(seed, 2) {
             self.limited.insert(below(seed, 3));

@@ -6,7 +6,9 @@
 
 mod files;
 mod loki;
+mod shard;
 mod world;
+mod writers;
 
 use io::sim::Events;
 use io::sim::campaign::{Case, Simulation, campaign, hunt};
@@ -33,6 +35,7 @@ impl Simulation for Pipeline {
         "kill",
         "lost answer",
         "masked error",
+        "no more streams",
         "outage",
         "power loss",
         "push refused",
@@ -41,6 +44,7 @@ impl Simulation for Pipeline {
         "read back",
         "rename",
         "stream limited",
+        "streams rest",
         "too old",
         "torn block",
         "unauthorized",
@@ -77,8 +81,10 @@ fn a_case_runs_alike_every_time() {
 
 #[test]
 fn every_planted_mistake_is_found() {
-    const SEEDS: u64 = 2_000;
-    for bug in [Bug::RingReordering, Bug::AckBeforeSync, Bug::UnlinkBeforeCheckpoint] {
+    const SEEDS: u64 = 20_000;
+    let bugs =
+        [Bug::RingReordering, Bug::NeverAlone, Bug::AckBeforeSync, Bug::UnlinkBeforeCheckpoint];
+    for bug in bugs {
         let planted = plant(bug);
         let found = hunt(&Pipeline, 0..SEEDS);
         drop(planted);

@@ -2,29 +2,23 @@
 
 use super::files::{Kind, Line, SimFile, labels};
 use super::loki::{SimLoki, State};
+use super::shard::{LINKS, Model, Shard, deliver, open, sources};
 use crate::alone;
 use crate::batch::Batch;
 use crate::discover::stamps;
-use crate::dlq::{self, Dlq, WhenFull};
-use crate::egress::{self, Claim, Egress, Moment};
-use crate::handoff::{Fresh, Handoff, Lane};
-use crate::letters;
-use crate::part::Part;
-use crate::push::{Client, Reply};
-use crate::source::{self, Follow, LinePolicy, LongLines, Sources, Start};
+use crate::egress::{Claim, Moment};
+use crate::handoff::Fresh;
+use crate::push::Reply;
+use crate::source::{Sources, Start};
 use crate::stream::{StreamId, Streams};
-use crate::track::{Ack, Rejected};
 use crate::verdict::{Answer, Reason};
-use io::format::{BLOCK_BYTES, Cursor, Seq};
 use io::sim::campaign::Op;
 use io::sim::{Clock, Events, Fault, Scheduler, SimDisk, below, one_in, random, run};
-use io::tail::{FileId, Identity};
-use io::wal::{self, Committed, Sealed, Wal};
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use io::wal::{self, Committed, Sealed};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const KIND_WEIGHTS: [(&str, u64); 21] = [
@@ -72,166 +66,44 @@ pub fn weights(options: u64) -> Vec<u64> {
     KIND_WEIGHTS.iter().enumerate().map(&mut weight).collect()
 }
 
-const STREAMS: usize = 3;
+pub const STREAMS: usize = 3;
 /// A stream without faults: others have to pass, or nothing may be given up.
 const OTHERS: usize = STREAMS;
 const CHUNK_BYTES: usize = 300;
 const BATCH_BYTES: usize = 1_500;
-const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const HOUR_NS: i64 = 3_600_000_000_000;
 /// What one tick is.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What is known of lines, over all runs.
-#[derive(Default)]
-struct Model {
-    kinds: BTreeMap<Line, Kind>,
-    /// Written out with its end.
-    whole: BTreeSet<Line>,
-    /// Lost with a file, or maybe so.
-    excused: BTreeSet<Line>,
-    /// Of durable frames.
-    durable: BTreeMap<Line, i64>,
-    frames: BTreeMap<Seq, Vec<Line>>,
-    letters: BTreeMap<Line, Reason>,
-}
-
-/// What a run holds in memory.
-struct Shard {
-    wal: Wal<SimDisk>,
-    dlq: Dlq<SimDisk>,
-    handoff: RefCell<Handoff<SimDisk>>,
-    egress: Egress,
-    waiting: RefCell<Vec<(Ack, Vec<Rejected>)>>,
-    committing: Cell<bool>,
-    delivering: Cell<bool>,
-    ended: Cell<bool>,
-}
-
 pub struct World {
-    disk: SimDisk,
-    letters_disk: SimDisk,
-    clock: Clock,
-    latency: u64,
-    tasks: Scheduler,
-    files: Vec<SimFile>,
+    pub(super) disk: SimDisk,
+    pub(super) letters_disk: SimDisk,
+    pub(super) clock: Clock,
+    pub(super) latency: u64,
+    pub(super) tasks: Scheduler,
+    pub(super) files: Vec<SimFile>,
     /// By stream: the file that is written to.
-    current: [Option<usize>; STREAMS + 1],
-    numbers: [u64; STREAMS + 1],
-    loki: SimLoki,
-    shard: Rc<Shard>,
-    sources: Sources,
-    streams: Streams,
-    batch: Batch,
-    apart: Option<StreamId>,
+    pub(super) current: [Option<usize>; STREAMS + 1],
+    pub(super) numbers: [u64; STREAMS + 1],
+    pub(super) loki: SimLoki,
+    pub(super) shard: Rc<Shard>,
+    pub(super) sources: Sources,
+    pub(super) streams: Streams,
+    pub(super) batch: Batch,
+    pub(super) apart: Option<StreamId>,
     /// Sealed, and without room in the log.
-    held: Option<Sealed>,
-    out: Vec<(Claim, Answer)>,
-    model: Rc<RefCell<Model>>,
-    events: Events,
-    start: Instant,
-    wall_ns: i64,
+    pub(super) held: Option<Sealed>,
+    pub(super) out: Vec<(Claim, Answer)>,
+    pub(super) model: Rc<RefCell<Model>>,
+    pub(super) events: Events,
+    pub(super) start: Instant,
+    pub(super) wall_ns: i64,
     /// As discovery keeps them.
-    stamps: HashMap<PathBuf, i64>,
+    pub(super) stamps: HashMap<PathBuf, i64>,
     /// One line is going to be.
-    poison: bool,
-    roomy: bool,
-    credit: u64,
-}
-
-fn origin(stream: usize) -> PathBuf {
-    format!("/log/{stream}").into()
-}
-
-thread_local! {
-    /// What costs more to make than a case.
-    static LINKS: (Client, perf::metrics::Metrics) = {
-        let options = crate::push::Options {
-            key: "sinks.loki".into(),
-            url: "http://127.0.0.1:1/loki/api/v1/push".into(),
-            timeout: Duration::from_secs(1),
-            connections: 1,
-            tls: crate::push::tls::Options::default(),
-            auth: None,
-            proxy: crate::push::proxy::Choice::None,
-            headers: Vec::new(),
-        };
-        let metrics = perf::metrics::Metrics::new(1, &["loki".to_owned()], "0");
-        (Client::new(&options).expect("a client"), metrics)
-    };
-}
-
-fn wal_options(roomy: bool) -> wal::Options {
-    wal::Options {
-        owner: 0,
-        sinks: vec!["loki".into()],
-        segment_bytes: 6 * BLOCK_BYTES as u64,
-        bytes_max: if roomy { 600 } else { 30 } * BLOCK_BYTES as u64,
-        group_bytes_max: 4 * BLOCK_BYTES,
-    }
-}
-
-fn dlq_options() -> dlq::Options {
-    dlq::Options {
-        dir: PathBuf::new(),
-        quarantine: PathBuf::new(),
-        owner: 0,
-        sink: "loki".into(),
-        bytes_max: 16 * 16 * BLOCK_BYTES as u64,
-        segment_bytes: 16 * BLOCK_BYTES as u64,
-        frame_raw_bytes: 4_000,
-        when_full: WhenFull::Keep,
-        backoff: dlq::Backoff {
-            interval: Duration::from_secs(300),
-            age_min: Duration::from_secs(60),
-            attempts_max: 3,
-            backoff_max: Duration::from_secs(3600),
-        },
-    }
-}
-
-/// Opens log and queue, as a start does.
-fn open(disk: &SimDisk, letters: &SimDisk, roomy: bool, credit: u64) -> (Shard, Vec<Cursor>) {
-    let (wal, recovered) = run(Wal::open(disk.clone(), wal_options(roomy))).expect("the log opens");
-    assert_eq!(recovered.gaps, [], "frames are lost");
-    let (dlq, found) = run(Dlq::open(letters.clone(), dlq_options())).expect("the queue opens");
-    assert_eq!(found.gaps, [], "letters are lost");
-    let lane = Arc::new(Lane::new(Arc::default(), Arc::default()));
-    let handoff = Handoff::new(lane.clone(), credit, Duration::ZERO, 0, &wal);
-    let options = egress::Options {
-        sink: "loki".into(),
-        tenant: "fake".into(),
-        push_bytes_max: 4_000,
-        age_max: AGE_MAX,
-        stream_rate: 3 << 20,
-    };
-    let (client, counts) = LINKS.with(|(client, of)| (client.clone(), of.sinks[0].clone()));
-    let stop = shards::stop::Stop::default();
-    let egress = Egress::new(vec![lane], client, options, Arc::default(), stop, counts);
-    let shard = Shard {
-        wal,
-        dlq,
-        handoff: RefCell::new(handoff),
-        egress,
-        waiting: RefCell::default(),
-        committing: Cell::new(false),
-        delivering: Cell::new(false),
-        ended: Cell::new(false),
-    };
-    (shard, recovered.cursors)
-}
-
-fn sources() -> Sources {
-    let forever = Duration::from_secs(1 << 40);
-    let options =
-        source::Options { open_files_max: 100, open_idle_max: forever, rotated_wait: forever };
-    let policy = LinePolicy {
-        line_bytes_max: 100_000,
-        long_lines: LongLines::Split,
-        partial_line_timeout: forever,
-        follow_symlinks: false,
-    };
-    Sources::new(options, vec![policy])
+    pub(super) poison: bool,
+    pub(super) roomy: bool,
+    pub(super) credit: u64,
 }
 
 impl World {
@@ -334,6 +206,13 @@ impl World {
                 let hours = [-48, -2, 2, 48, 24 * 8][below(&mut seed, 5)];
                 self.events.count(if hours < 0 { "clock back" } else { "clock forward" });
                 self.wall_ns += hours * HOUR_NS;
+                // All that was written is there: the streams rest, and Loki forgets them.
+                let ladder = self.shard.wal.ladder();
+                let nothing_waits = self.batch.is_empty() && self.held.is_none();
+                if hours > 0 && nothing_waits && ladder.acked.0 == ladder.appended.0 {
+                    self.loki.forget_streams();
+                    self.events.count("streams rest");
+                }
             }
             "time" => self.pass(random(&mut seed) % 10_000),
             "settle" => self.settle(random(&mut seed)),
@@ -385,129 +264,9 @@ impl World {
         self.settle(ticks);
     }
 
-    // Files.
-
-    fn file(&mut self, stream: usize) -> usize {
-        if let Some(at) = self.current[stream] {
-            return at;
-        }
-        let at = self.files.len();
-        // A file system gives numbers of inodes again; when they were born differs.
-        let freed = self.files.iter().find(|file| file.removed).map(|file| file.identity.ino);
-        if freed.is_some() {
-            self.events.count("inode reused");
-        }
-        let ino = freed.unwrap_or(at as u64 + 1);
-        let file = SimFile {
-            id: FileId(u32::try_from(at).unwrap()),
-            identity: Identity { dev: 1, ino, birth_ns: at as i64 + 1 },
-            stream,
-            path: origin(stream),
-            bytes: Vec::new(),
-            removed: false,
-            lines: Vec::new(),
-        };
-        self.files.push(file);
-        self.current[stream] = Some(at);
-        self.follow(at, Start::Beginning);
-        at
-    }
-
-    /// As discovery tells the shard.
-    fn follow(&mut self, at: usize, start: Start) {
-        let file = &self.files[at];
-        let stamp_ns = self.stamps.get(&origin(file.stream)).copied().unwrap_or(0);
-        let (stream, is_new) = self.streams.acquire(labels(file.stream));
-        self.streams.get_mut(stream).not_before(stamp_ns);
-        if let Start::Resume(cursor) = &start {
-            self.streams.get_mut(stream).resume(cursor.stamp_ns);
-        }
-        let follow = Follow {
-            file: file.id,
-            identity: file.identity,
-            path: origin(file.stream),
-            group: 0,
-            labels: labels(file.stream),
-            size: file.bytes.len() as u64,
-            start,
-            stamp_ns,
-        };
-        self.sources.follow(follow, stream, is_new);
-    }
-
-    fn write(&mut self, stream: usize, half: bool, seed: &mut u64) {
-        let at = self.file(stream);
-        for _ in 0..1 + below(seed, 5) {
-            let number = self.numbers[stream];
-            self.numbers[stream] += 1;
-            let line = Line { stream, number };
-            let kind = match below(seed, 60) {
-                0..3 => Kind::Bad,
-                3..9 if std::mem::take(&mut self.poison) => Kind::Poison,
-                _ => Kind::Fine,
-            };
-            let file = &mut self.files[at];
-            if file.bytes.last().is_some_and(|byte| *byte != b'\n') {
-                file.bytes.push(b'\n');
-                self.model.borrow_mut().whole.extend(file.lines.last());
-            }
-            file.bytes.extend_from_slice(line.text(kind, below(seed, 120)).as_bytes());
-            file.lines.push(line);
-            let mut model = self.model.borrow_mut();
-            model.kinds.insert(line, kind);
-            if half {
-                self.events.count("half a line");
-                break;
-            }
-            file.bytes.push(b'\n');
-            model.whole.insert(line);
-        }
-        let id = self.files[at].id;
-        self.sources.changed(id);
-    }
-
-    fn rename(&mut self, stream: usize) {
-        let Some(at) = self.current[stream].take() else { return };
-        self.events.count("rename");
-        let file = &mut self.files[at];
-        file.path = format!("/log/{stream}.{at}").into();
-        self.sources.renamed(file.id, file.path.clone());
-    }
-
-    /// What was not durable of a file may be gone with it.
-    fn excuse(&mut self, at: usize) {
-        let mut model = self.model.borrow_mut();
-        let lines = &self.files[at].lines;
-        let lost: Vec<Line> =
-            lines.iter().filter(|line| !model.durable.contains_key(line)).copied().collect();
-        model.excused.extend(lost);
-    }
-
-    fn truncate(&mut self, stream: usize) {
-        let Some(at) = self.current[stream] else { return };
-        // Between two chunks nobody can know of it.
-        self.read();
-        if self.held.is_some() {
-            return;
-        }
-        self.events.count("copytruncate");
-        self.excuse(at);
-        let file = &mut self.files[at];
-        file.bytes.clear();
-        file.lines.clear();
-        self.sources.changed(file.id);
-    }
-
-    fn remove(&mut self, stream: usize) {
-        let Some(at) = self.current[stream].take() else { return };
-        self.events.count("file removed");
-        self.files[at].removed = true;
-        self.sources.removed(self.files[at].id);
-    }
-
     // From file to log, as in [`crate::ingest`].
 
-    fn read(&mut self) {
+    pub(super) fn read(&mut self) {
         if !self.append_held() {
             return;
         }
@@ -708,6 +467,7 @@ impl World {
         self.settle(1);
         self.loki.state = State::Up;
         self.loki.limited.clear();
+        self.loki.no_more_streams = false;
         self.loki.bytes_max = None;
         let mut seed = 7;
         for round in 0..4_000 {
@@ -734,25 +494,6 @@ impl World {
         panic!("never drained: {:?}", self.shard.wal.ladder());
     }
 
-    /// Half a line before it becomes a whole one.
-    fn write_fine(&mut self, stream: usize) {
-        let at = self.file(stream);
-        let line = Line { stream, number: self.numbers[stream] };
-        self.numbers[stream] += 1;
-        let file = &mut self.files[at];
-        let mut model = self.model.borrow_mut();
-        if file.bytes.last().is_some_and(|byte| *byte != b'\n') {
-            file.bytes.push(b'\n');
-            model.whole.extend(file.lines.last());
-        }
-        file.bytes.extend_from_slice(line.text(Kind::Fine, 5).as_bytes());
-        file.bytes.push(b'\n');
-        file.lines.push(line);
-        model.kinds.insert(line, Kind::Fine);
-        model.whole.insert(line);
-        self.sources.changed(file.id);
-    }
-
     /// Every line is stored, once, as it was taken in; or it is a letter with the right reason.
     fn check_lines(&self) {
         let model = self.model.borrow();
@@ -773,90 +514,4 @@ impl World {
             assert_eq!(model.kinds[line], Kind::Fine, "{line:?}");
         }
     }
-}
-
-impl Model {
-    /// A frame is durable.
-    fn take_in(&mut self, frame: &wal::Durable) {
-        let mut lines = Vec::new();
-        for entry in Part::of(&frame.body).entries() {
-            let (line, kind) = Line::parse(entry.line);
-            assert_eq!(self.kinds.get(&line), Some(&kind), "{line:?} came back changed");
-            lines.push(line);
-            let known = self.durable.insert(line, entry.stamp_ns);
-            assert!(known.is_none_or(|ns| ns == entry.stamp_ns), "{line:?} is durable twice");
-        }
-        self.frames.insert(frame.seq, lines);
-    }
-}
-
-/// One turn of [`crate::ingest`]'s delivery.
-async fn deliver(
-    shard: &Shard,
-    model: &RefCell<Model>,
-    events: &Events,
-    moment: Moment,
-    checkpoint: bool,
-    stored: &BTreeSet<Line>,
-) -> Result<(), ()> {
-    let mut settled = Vec::new();
-    loop {
-        let ack = shard.handoff.borrow_mut().next_ack();
-        let Some(mut ack) = ack else { break };
-        if ack.rejected.is_empty() {
-            settled.extend(ack.seqs);
-        } else {
-            let rejected = std::mem::take(&mut ack.rejected);
-            shard.waiting.borrow_mut().push((ack, rejected));
-        }
-    }
-    loop {
-        let next = shard.waiting.borrow_mut().pop();
-        let Some((ack, rejected)) = next else { break };
-        let of = |of: &Rejected| letters::records(of, 0, "loki", "fake", moment.unix_ns);
-        let records: Vec<dlq::Record> = rejected.iter().flat_map(of).collect();
-        if shard.dlq.put(&records).await.is_err() {
-            shard.waiting.borrow_mut().push((ack, rejected));
-            break;
-        }
-        let mut model = model.borrow_mut();
-        for of in &rejected {
-            for entry in of.part.entries() {
-                events.count(if of.reason == Reason::TooOld { "too old" } else { "dead letter" });
-                model.letters.insert(Line::parse(entry.line).0, of.reason);
-            }
-        }
-        settled.extend(ack.seqs);
-    }
-    if !settled.is_empty() {
-        let model = model.borrow();
-        for seq in &settled {
-            for line in &model.frames[seq] {
-                let held = stored.contains(line) || model.letters.contains_key(line);
-                assert!(held, "{line:?} of frame {seq} is acked and nowhere");
-            }
-        }
-        let mut handoff = shard.handoff.borrow_mut();
-        handoff.settled(&settled, moment.at);
-        shard.wal.ack(0, handoff.acked());
-    }
-    if (shard.wal.can_trim() || checkpoint)
-        && shard.wal.checkpoint().await.is_err_and(|error| !error.is_full())
-    {
-        return Err(());
-    }
-    let started = {
-        let mut handoff = shard.handoff.borrow_mut();
-        handoff.send(&shard.wal, moment.at);
-        handoff.start_read(shard.wal.ladder().durable.0, moment.at)
-    };
-    if let Some((mut backlog, bytes_max)) = started {
-        let from = backlog.next();
-        let batch = backlog.read(&shard.wal, bytes_max).await.map_err(|_| ())?;
-        assert!(batch.gaps.is_empty(), "{:?}", batch.gaps);
-        events.count("read back");
-        let durable = shard.wal.ladder().durable.0;
-        shard.handoff.borrow_mut().finish_read(from, batch.frames, backlog, durable);
-    }
-    Ok(())
 }

@@ -19,6 +19,8 @@ pub enum Bug {
     RemoveEmptySegment,
     /// A new name is not synced.
     NoDirectorySync,
+    /// Streams that a sink may not know travel with others.
+    NeverAlone,
     /// Frames of an older segment in the same blocks count.
     SaltIgnored,
 }
