@@ -19,6 +19,8 @@ pub struct SimLoki {
     pub limited: BTreeSet<usize>,
     /// Streams that it does not know are refused.
     pub no_more_streams: bool,
+    /// What is older than this was too old once, by the clock of that time.
+    pub oldest_ns: i64,
     /// Larger pushes are an overload.
     pub bytes_max: Option<usize>,
     pub state: State,
@@ -139,7 +141,9 @@ impl SimLoki {
             assert_eq!((*known_ns, &known[..]), (stamp_ns, text), "{line:?} came twice");
             return;
         }
-        let last = self.last.insert(line.stream, line);
+        // What was too old for a while, and went when the clock was set back, is late.
+        let late = stamp_ns < self.oldest_ns && self.last.get(&line.stream) > Some(&line);
+        let last = if late { None } else { self.last.insert(line.stream, line) };
         if let Some(last) = last {
             assert!(last < line, "{line:?} came after {last:?}");
             let (before_ns, _) = self.stored[&last];

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What is known of lines, over all runs.
 #[derive(Default)]

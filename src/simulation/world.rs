@@ -2,7 +2,7 @@
 
 use super::files::{Kind, Line, SimFile, labels};
 use super::loki::{SimLoki, State};
-use super::shard::{LINKS, Model, Shard, deliver, open, sources};
+use super::shard::{AGE_MAX, LINKS, Model, Shard, deliver, open, sources};
 use crate::alone;
 use crate::batch::Batch;
 use crate::discover::stamps;
@@ -386,7 +386,10 @@ impl World {
         if self.out.len() >= 3 {
             return;
         }
-        let (claim, _) = self.shard.egress.claim_of(0, self.moment());
+        let moment = self.moment();
+        let age_ns = i64::try_from(AGE_MAX.as_nanos()).unwrap();
+        self.loki.oldest_ns = self.loki.oldest_ns.max(moment.unix_ns - age_ns);
+        let (claim, _) = self.shard.egress.claim_of(0, moment);
         let Some(claim) = claim else { return };
         let answer = self.loki.push(&claim.job, seed, &self.events);
         self.out.push((claim, answer));

@@ -5,7 +5,7 @@
 //! - [`media`]: what is durable of files and names, what is pending, and what a crash makes of that;
 //! - [`schedule`]: tasks that go on in an order that a seed says, in simulated ticks;
 //! - [`campaign`]: cases by seeds, run, shrunk and replayed;
-//! - [`planted`]: mistakes that a test puts into the product, to see whether it finds them.
+//! - [`mod@planted`]: mistakes that a test puts into the product, to see whether it finds them.
 //!
 //! For tests: the feature `sim` brings it, and a release does not ask for that.
 

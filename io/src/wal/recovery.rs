@@ -59,6 +59,7 @@ pub(super) async fn recover<D: Disk>(
     let mut roll = RollForward {
         disk,
         owner: options.owner,
+        checkpointed: checkpoint.durable,
         watermark: checkpoint.durable,
         acked: Seq::NONE,
         cursors: CursorTable::default(),
@@ -82,6 +83,13 @@ pub(super) async fn recover<D: Disk>(
     // What the frames say counts for the sinks that were there when they were written.
     sinks.iter_mut().flatten().for_each(|sink| sink.raise(acked));
     let known = sinks.iter().flatten().map(Acked::floor).min();
+    if let Some(acked) = known.filter(|_| sinks.iter().all(Option::is_some)) {
+        // What every sink has is not lost: of segments that were being removed, some may be left.
+        recovered.gaps.retain_mut(|gap| {
+            gap.frames.first = gap.frames.first.max(acked.next());
+            gap.frames.first <= gap.frames.last
+        });
+    }
     if let Some(floor) = known.filter(|floor| *floor < trimmed && generation > 0) {
         recovered.gaps.push(Gap {
             segment: segment_name(floor.next()),
@@ -135,6 +143,8 @@ fn position(checkpoint: &Checkpoint, sink: &str) -> Option<Acked> {
 struct RollForward<'a, D: Disk> {
     disk: &'a D,
     owner: u32,
+    /// Up to here the checkpoint has the cursors: what is left of older segments says less.
+    checkpointed: Seq,
     /// What is known to have been durable.
     watermark: Seq,
     acked: Seq,
@@ -219,6 +229,7 @@ impl<D: Disk> RollForward<'_, D> {
         for (at, cursors) in cursors.into_iter().enumerate() {
             if judged.kept.contains(&at) {
                 match cursors {
+                    Ok(_) if seen[at].seq <= self.checkpointed => {}
                     Ok(cursors) => cursors.into_iter().for_each(|c| self.cursors.replace(c)),
                     Err(error) => self.recovered.damaged.push((name.to_owned(), error)),
                 }
