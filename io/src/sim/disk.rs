@@ -343,6 +343,11 @@ impl Disk for SimDisk {
         let index = self.0.borrow().media.file(name);
         let index = index.ok_or_else(|| failure("open", name, Fault::Error(libc::ENOENT)))?;
         let file = SimFile { index, name: name.to_owned() };
+        {
+            let mut state = self.0.borrow_mut();
+            let seed = random(&mut state.seed);
+            state.media.reveal(index, seed);
+        }
         if !self.0.borrow().media.is_synced(index) {
             self.sync_file("sync", &file).await?;
         }

@@ -232,6 +232,15 @@ impl Media {
         self.files[file].lies = true;
     }
 
+    /// Who opens a file that is not to be trusted sees what is on the disk (O_DIRECT), whatever that is.
+    pub fn reveal(&mut self, file: usize, seed: u64) {
+        let file = &mut self.files[file];
+        if file.lies {
+            file.settle(&mut Outcome::Mixed(seed), false, &self.events);
+            file.lies = true;
+        }
+    }
+
     pub fn sync_directory(&mut self) {
         for naming in std::mem::take(&mut self.pending) {
             naming.apply(&mut self.durable);

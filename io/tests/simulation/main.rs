@@ -38,7 +38,6 @@ impl Simulation for Log {
         "gap reported",
         "kill",
         "log broken",
-        "lying sync",
         "poisoned segment",
         "quota full",
         "read beside a removal",
