@@ -12,6 +12,7 @@ use perf::metrics::Metrics;
 use shards::ring::Ring;
 use shards::stop::{Phase, Stop};
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub struct Discovery {
 struct Owners {
     groups: Vec<Group>,
     known: Vec<Cursor>,
+    stamps: HashMap<PathBuf, i64>,
     /// All there are; the first `reading` of them get files.
     shards: Vec<Arc<Ring<FileEvent>>>,
     reading: usize,
@@ -71,6 +73,7 @@ impl Discovery {
             discoverer: Discoverer::new(options.discovery, files)?,
             owners: Owners {
                 groups: options.groups,
+                stamps: stamps(&known),
                 known,
                 shards,
                 reading,
@@ -139,8 +142,8 @@ impl Owners {
             return;
         };
         let cursor = resumed.map(|known| Cursor { identity, ..self.known[known].clone() });
-        let origin = cursor.as_ref().map_or(&path, |cursor| &cursor.path);
-        let labels = labels::of_file(&self.groups[group].labels, origin);
+        let origin = cursor.as_ref().map_or(&path, |cursor| &cursor.path).clone();
+        let labels = labels::of_file(&self.groups[group].labels, &origin);
         let start = match cursor {
             Some(cursor) => Start::Resume(cursor),
             None if at_start && self.groups[group].from_end => Start::End(size),
@@ -148,7 +151,9 @@ impl Owners {
         };
         let shard = shard_of(&labels, self.reading);
         self.owner.insert(file, shard);
-        let follow = Follow { file, identity, path, group, labels, size, start };
+        // Also where another file had the name: it may be gone, and the clock may have gone back.
+        let stamp_ns = self.stamps.get(&origin).copied().unwrap_or(0);
+        let follow = Follow { file, identity, path, group, labels, size, start, stamp_ns };
         self.tell(file, stop, FileEvent::Follow(Box::new(follow)));
     }
 
@@ -211,6 +216,16 @@ pub fn latest<T>(all: impl IntoIterator<Item = T>, cursor: impl Fn(&T) -> &Curso
 pub fn shard_of(labels: &str, reading: usize) -> usize {
     usize::try_from(hash(labels.as_bytes()) % reading as u64)
         .expect("less than the number of shards")
+}
+
+/// The last timestamp that files of each name were given.
+pub(crate) fn stamps(cursors: &[Cursor]) -> HashMap<PathBuf, i64> {
+    let mut stamps = HashMap::new();
+    for cursor in cursors {
+        let stamp = stamps.entry(cursor.path.clone()).or_insert(0);
+        *stamp = cursor.stamp_ns.max(*stamp);
+    }
+    stamps
 }
 
 /// FNV-1a: the same on every run and machine, so that a file stays with its shard.

@@ -67,10 +67,23 @@ struct Tracks {
 }
 
 /// What a sender has to send.
-struct Claim {
+pub(crate) struct Claim {
     lane: usize,
     tenant: Arc<str>,
-    job: Job,
+    pub job: Job,
+}
+
+/// When something is decided: by the time that passes, and by the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub at: Instant,
+    pub unix_ns: i64,
+}
+
+impl Moment {
+    fn now() -> Moment {
+        Moment { at: Instant::now(), unix_ns: perf::clock::unix_ns() }
+    }
 }
 
 /// What came longer ago has waited.
@@ -118,10 +131,7 @@ impl Egress {
             failpoint::passed("push.answered");
             self.counts.in_flight.dec();
             self.counts.push_seconds.observe(started.elapsed().as_secs_f64());
-            if let Some(date) = reply.date_unix_s.filter(|_| is_sinks_own(&reply.answer)) {
-                self.see_clock(date);
-            }
-            self.settle(claim, &reply, push.body.len());
+            self.settle(claim, &reply, push.body.len(), Moment::now());
         }
     }
 
@@ -135,14 +145,14 @@ impl Egress {
             if self.stop.phase() == Phase::Leaving {
                 return None;
             }
-            let now = Instant::now();
+            let now = Moment::now();
             let mut next_due: Option<Instant> = None;
             let first = self.turn.fetch_add(1, Ordering::Relaxed);
             for at in 0..self.lanes.len() {
                 let lane = (first + at) % self.lanes.len();
                 let (claim, due) = self.claim_of(lane, now);
                 if claim.is_some() {
-                    if self.has_more(now) {
+                    if self.has_more(now.at) {
                         // Rings for several pushes are heard as one: pass it on.
                         self.bell.ring();
                     }
@@ -165,7 +175,7 @@ impl Egress {
     }
 
     /// The next push of one lane; else when there may be one.
-    fn claim_of(&self, at: usize, now: Instant) -> (Option<Claim>, Option<Instant>) {
+    pub(crate) fn claim_of(&self, at: usize, now: Moment) -> (Option<Claim>, Option<Instant>) {
         let (lane, tracks) = &self.lanes[at];
         let mut tracks = lock(tracks);
         while let Some(frame) = lane.frames.pop() {
@@ -175,31 +185,31 @@ impl Egress {
         let mut next_due: Option<Instant> = None;
         for tenant in tracks.in_turn() {
             let track = tracks.by_tenant.get_mut(&tenant).expect("named just now");
-            if !track.is_due(now) {
-                if track.is_over(now) {
+            if !track.is_due(now.at) {
+                if track.is_over(now.at) {
                     tracks.by_tenant.remove(&tenant);
                     continue;
                 }
                 // What fails with the others waits for a time of its own, which is when the next
                 // probe may go: it is never due while the gate is shut.
                 let given_up = self.give_up(at, &tenant, track);
-                let next = if given_up { Some(now) } else { track.next_due() };
+                let next = if given_up { Some(now.at) } else { track.next_due() };
                 next_due = next_due.into_iter().chain(next).min();
                 continue;
             }
-            let gate = lock(&self.breakers).of(&self.tenant(&tenant)).ask(now);
+            let gate = lock(&self.breakers).of(&self.tenant(&tenant)).ask(now.at);
             if let Gate::Shut(until) = gate {
                 let given_up = self.give_up(at, &tenant, track);
-                let next = if given_up { Some(now) } else { until };
+                let next = if given_up { Some(now.at) } else { until };
                 next_due = next_due.into_iter().chain(next).min();
                 continue;
             }
             let probe = gate == Gate::Probe;
             let terms = Terms {
-                now,
-                oldest_ns: self.oldest_ns(),
+                now: now.at,
+                oldest_ns: self.oldest_ns(now),
                 bytes_max: self.options.push_bytes_max,
-                behind_ns: perf::clock::unix_ns().saturating_sub(BEHIND_NS),
+                behind_ns: now.unix_ns.saturating_sub(BEHIND_NS),
                 stream_bytes_max: self.options.stream_rate / 2 / self.options.shards as u64,
                 // What is limited by the second is taken as a whole or not at all.
                 alone_bytes_max: usize::try_from(self.options.stream_rate).unwrap_or(usize::MAX),
@@ -207,7 +217,7 @@ impl Egress {
             };
             let job = track.next(terms);
             self.send_acks(at, track);
-            if track.is_over(now) {
+            if track.is_over(now.at) {
                 tracks.by_tenant.remove(&tenant);
             }
             match job {
@@ -216,7 +226,7 @@ impl Egress {
                     return (Some(Claim { lane: at, tenant, job }), None);
                 }
                 None if probe => {
-                    lock(&self.breakers).of(&self.tenant(&tenant)).give_back(now);
+                    lock(&self.breakers).of(&self.tenant(&tenant)).give_back(now.at);
                     // Who asked meanwhile waits for the answer to a probe that was not sent.
                     self.bell.ring();
                 }
@@ -251,9 +261,12 @@ impl Egress {
     }
 
     /// Tells track, breaker and shard what became of a push.
-    fn settle(&self, claim: Claim, reply: &Reply, body_bytes: usize) {
+    pub(crate) fn settle(&self, claim: Claim, reply: &Reply, body_bytes: usize, moment: Moment) {
+        if let Some(date) = reply.date_unix_s.filter(|_| is_sinks_own(&reply.answer)) {
+            self.see_clock(date, moment);
+        }
         let Claim { lane, tenant: named, job } = claim;
-        let now = Instant::now();
+        let now = moment.at;
         let answer = &reply.answer;
         let tenant = self.tenant(&named);
         let mut tracks = lock(&self.lanes[lane].1);
@@ -261,7 +274,7 @@ impl Egress {
         let breaker = breakers.of(&tenant);
         let passes = breaker.passes();
         let verdict = judge(answer, &job.history(passes));
-        self.count(&verdict, &job, body_bytes);
+        self.count(&verdict, &job, body_bytes, moment);
         let fails = match verdict {
             Verdict::Retry { scope, .. } => scope != Scope::Stream,
             Verdict::Hold => true,
@@ -273,7 +286,7 @@ impl Egress {
                 let held = verdict == Verdict::Hold;
                 self.say_failing(&tenant, &reason, held);
             }
-            breaker.failed(now, reason, |failures| self.pause(&verdict, failures));
+            breaker.failed(now, reason, |failures| pause(&verdict, failures, moment));
         } else if is_no_service(answer) {
             // The push is suspect, and whether the sink serves others is not known.
             breaker.undecided(now, verdict == Verdict::Split);
@@ -289,7 +302,7 @@ impl Egress {
                 track.again(job, None, passes, now);
             }
             Verdict::Retry { scope: Scope::Stream | Scope::Unknown, .. } => {
-                let wait = self.pause(&verdict, job.failures + 1);
+                let wait = pause(&verdict, job.failures + 1, moment);
                 track.set_aside(job, Some(now + wait), passes, now);
             }
             Verdict::Split => track.halve(job, true),
@@ -334,17 +347,7 @@ impl Egress {
         );
     }
 
-    /// How long a failure is waited for.
-    fn pause(&self, verdict: &Verdict, failures: u32) -> Duration {
-        match verdict {
-            Verdict::Retry { after, .. } => {
-                backoff(failures, jitter()).max(after.unwrap_or_default())
-            }
-            _ => HOLD_INTERVAL.mul_f64(1.0 - jitter() / 2.0),
-        }
-    }
-
-    fn count(&self, verdict: &Verdict, job: &Job, body_bytes: usize) {
+    fn count(&self, verdict: &Verdict, job: &Job, body_bytes: usize, now: Moment) {
         let counts = &self.counts;
         match verdict {
             Verdict::Accepted => {
@@ -352,8 +355,7 @@ impl Egress {
                 counts.push_body_bytes.inc_by(body_bytes as u64);
                 counts.push_entries.inc_by(job.entries());
                 let arrived = job.pieces.iter().map(|piece| piece.frame.oldest_arrival_ns).min();
-                let took_ns =
-                    arrived.map_or(0, |arrived| perf::clock::unix_ns().saturating_sub(arrived));
+                let took_ns = arrived.map_or(0, |arrived| now.unix_ns.saturating_sub(arrived));
                 counts.ack_seconds.observe(took_ns as f64 / 1e9);
             }
             Verdict::Retry { .. } => counts.retried.inc(),
@@ -383,14 +385,14 @@ impl Egress {
     }
 
     /// Whoever is older is refused: by the sink's own clock, as far as it is known.
-    fn oldest_ns(&self) -> i64 {
+    fn oldest_ns(&self, now: Moment) -> i64 {
         let age_ns = i64::try_from(self.options.age_max.as_nanos()).unwrap_or(i64::MAX);
-        let now_ns = perf::clock::unix_ns().saturating_add(self.ahead_ns.load(Ordering::Relaxed));
+        let now_ns = now.unix_ns.saturating_add(self.ahead_ns.load(Ordering::Relaxed));
         now_ns.saturating_sub(age_ns)
     }
 
-    fn see_clock(&self, date_unix_s: i64) {
-        let ahead = date_unix_s.saturating_mul(1_000_000_000) - perf::clock::unix_ns();
+    fn see_clock(&self, date_unix_s: i64, now: Moment) {
+        let ahead = date_unix_s.saturating_mul(1_000_000_000) - now.unix_ns;
         let ahead = if ahead.abs() < CLOCK_STEP_NS { 0 } else { ahead };
         self.ahead_ns.store(ahead, Ordering::Relaxed);
     }
@@ -430,8 +432,18 @@ fn is_no_service(answer: &Answer) -> bool {
     }
 }
 
-/// Anything from 0 to 1 that differs between hosts and moments.
-fn jitter() -> f64 {
-    f64::from((perf::clock::unix_ns() & 0x7fff_ffff) as u32 ^ std::process::id().rotate_left(16))
-        / f64::from(u32::MAX)
+/// How long a failure is waited for.
+fn pause(verdict: &Verdict, failures: u32, now: Moment) -> Duration {
+    match verdict {
+        Verdict::Retry { after, .. } => {
+            backoff(failures, jitter(now)).max(after.unwrap_or_default())
+        }
+        _ => HOLD_INTERVAL.mul_f64(1.0 - jitter(now) / 2.0),
+    }
+}
+
+/// Anything from 0 to 1 that differs between hosts and moments: no two are at the same nanosecond.
+fn jitter(now: Moment) -> f64 {
+    let mixed = now.unix_ns.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    f64::from((mixed >> 32) as u32) / f64::from(u32::MAX)
 }

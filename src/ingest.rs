@@ -264,6 +264,7 @@ impl Shard {
             match event {
                 FileEvent::Follow(follow) => {
                     let (stream, is_new) = streams.acquire(follow.labels.clone());
+                    streams.get_mut(stream).not_before(follow.stamp_ns);
                     if let Start::Resume(cursor) = &follow.start {
                         streams.get_mut(stream).resume(cursor.stamp_ns);
                     }

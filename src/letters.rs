@@ -155,7 +155,10 @@ impl Letters {
             let next = self.waiting.borrow_mut().pop_front();
             let Some(mut next) = next else { break };
             for rejected in std::mem::take(&mut next.rejected) {
-                next.records.extend(self.records(&rejected));
+                let now_ns = perf::clock::unix_ns();
+                let Slot { shard, sink, .. } = &*self.slot;
+                let tenant = &self.options.tenant;
+                next.records.extend(records(&rejected, *shard, sink, tenant, now_ns));
             }
             match self.put(&mut next.records).await {
                 Ok(()) => {
@@ -370,33 +373,6 @@ impl Letters {
         held.insert(tenant.into(), Held { until: Instant::now() + wait, wait });
     }
 
-    /// What was rejected, entry by entry.
-    fn records(&self, rejected: &Rejected) -> Vec<Record> {
-        let now_ns = perf::clock::unix_ns();
-        let here = u32::try_from(self.slot.shard).expect("a small number");
-        let origin = Origin { shard: here, frame: rejected.seq.0 };
-        let reason = reason(rejected);
-        let tenant =
-            if rejected.tenant.is_empty() { &self.options.tenant } else { &*rejected.tenant };
-        let record = |entry: crate::part::Taken<'_>| Record {
-            sink: self.slot.sink.clone(),
-            tenant: tenant.to_owned(),
-            labels: entry.labels.to_owned(),
-            timestamp_ns: entry.stamp_ns,
-            line: entry.line.to_vec(),
-            metadata: entry.metadata.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
-            origin,
-            arrived_ns: rejected.oldest_arrival_ns,
-            reason: reason.clone(),
-            status: rejected.status,
-            text: dlq::record::limit_text(&rejected.text).to_owned(),
-            attempts: 0,
-            first_rejected_ns: now_ns,
-            rejected_ns: now_ns,
-        };
-        rejected.part.entries().map(record).collect()
-    }
-
     /// Publishes how the queue stands.
     fn show(&self) {
         let stats = self.dlq.stats();
@@ -417,4 +393,35 @@ fn reason(rejected: &Rejected) -> Reason {
         verdict::Reason::StreamLimited => Reason::StreamLimited,
         verdict::Reason::Held => Reason::Held,
     }
+}
+
+/// What was rejected, entry by entry; `tenant` is the sink's.
+pub(crate) fn records(
+    rejected: &Rejected,
+    shard: usize,
+    sink: &str,
+    tenant: &str,
+    now_ns: i64,
+) -> Vec<Record> {
+    let here = u32::try_from(shard).expect("a small number");
+    let origin = Origin { shard: here, frame: rejected.seq.0 };
+    let reason = reason(rejected);
+    let tenant = if rejected.tenant.is_empty() { tenant } else { &*rejected.tenant };
+    let record = |entry: crate::part::Taken<'_>| Record {
+        sink: sink.to_owned(),
+        tenant: tenant.to_owned(),
+        labels: entry.labels.to_owned(),
+        timestamp_ns: entry.stamp_ns,
+        line: entry.line.to_vec(),
+        metadata: entry.metadata.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
+        origin,
+        arrived_ns: rejected.oldest_arrival_ns,
+        reason: reason.clone(),
+        status: rejected.status,
+        text: dlq::record::limit_text(&rejected.text).to_owned(),
+        attempts: 0,
+        first_rejected_ns: now_ns,
+        rejected_ns: now_ns,
+    };
+    rejected.part.entries().map(record).collect()
 }

@@ -45,6 +45,8 @@ pub mod inspect;
 pub mod positions;
 
 pub mod place;
+#[cfg(test)]
+mod simulation;
 pub mod table;
 
 pub mod appliance;

@@ -6,11 +6,10 @@
 use crate::batch::Lines;
 use crate::stream::StreamId;
 use io::format::Cursor;
-use io::tail::{FileId, Fingerprint, Identity, OpenError, open_regular};
+use io::tail::{Contents, FileId, Fingerprint, Identity, OpenError, open_regular};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -124,6 +123,8 @@ pub struct Follow {
     pub labels: String,
     pub size: u64,
     pub start: Start,
+    /// The last timestamp that files of this name were given, as far as cursors say; 0 where none does.
+    pub stamp_ns: i64,
 }
 
 #[derive(Debug)]
@@ -305,17 +306,23 @@ impl Sources {
             }
         }
         let opened = source.file.clone().expect("just opened");
+        self.look(file, &*opened, counts);
+        Some(opened)
+    }
+
+    /// Before a chunk is read: whether the file is the one that it was.
+    pub fn look(&mut self, file: FileId, contents: &impl Contents, counts: &perf::metrics::Shard) {
+        let source = self.files.get_mut(&file).expect("it has its turn");
         if source.at_end {
-            source.notice_truncation(&opened, counts);
+            source.notice_truncation(contents, counts);
         }
         if std::mem::take(&mut source.starts_at_end) {
             // A line that was begun before is not ours.
             let mut last = [0];
-            let read = opened.read_exact_at(&mut last, source.offset - 1);
-            source.skipping = read.is_ok() && last != *b"\n";
+            let read = contents.read_at(&mut last, source.offset - 1);
+            source.skipping = read.is_ok_and(|read| read == 1) && last != *b"\n";
         }
         source.read_at = Instant::now();
-        Some(opened)
     }
 
     /// What `chunk`, read at the source's offset, holds of whole lines goes to `lines`; the offset
@@ -478,9 +485,9 @@ impl Source {
 
     /// A file that is shorter than what was read of it, or that begins otherwise than it did, was
     /// truncated (copytruncate does): it is read again from its start.
-    fn notice_truncation(&mut self, file: &File, counts: &perf::metrics::Shard) {
-        let Ok(meta) = file.metadata() else { return };
-        let same = meta.len() >= self.offset && self.fingerprint.matches(file).unwrap_or(true);
+    fn notice_truncation(&mut self, file: &impl Contents, counts: &perf::metrics::Shard) {
+        let Ok(size) = file.size() else { return };
+        let same = size >= self.offset && self.fingerprint.matches(file).unwrap_or(true);
         if !same {
             counts.truncations.inc();
             counts.bytes_lost.inc_by(self.size_seen.saturating_sub(self.offset));
@@ -490,7 +497,7 @@ impl Source {
             self.partial_since = None;
             self.fingerprint = Fingerprint::EMPTY;
         }
-        if let Err(error) = self.fingerprint.grow(file, meta.len()) {
+        if let Err(error) = self.fingerprint.grow(file, size) {
             tracing::warn!(%error, path = %self.path.display(), "a source cannot be read");
         }
     }

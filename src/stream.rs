@@ -34,9 +34,14 @@ impl Stream {
         self.last_ns
     }
 
-    /// A timestamp that an earlier run gave.
-    pub fn resume(&mut self, last_ns: i64) {
+    /// A timestamp that an earlier run gave, maybe to another file.
+    pub fn not_before(&mut self, last_ns: i64) {
         self.last_ns = self.last_ns.max(last_ns);
+    }
+
+    /// Likewise, and the stream goes on from there.
+    pub fn resume(&mut self, last_ns: i64) {
+        self.not_before(last_ns);
         self.standing.known(last_ns);
     }
 }

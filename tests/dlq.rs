@@ -5,7 +5,7 @@ use bench::product::Product;
 use bench::stub::{Accounting, Away, Fault, Options, Stub};
 use io::format::segment_name;
 use io::plain::PlainDisk;
-use io::sim::run;
+use io::plain::run;
 use log_capturer::dlq::{Dlq, FrameInfo, Origin, Reason, Record};
 use log_capturer::options;
 use serde_json::Value;

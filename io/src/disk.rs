@@ -1,7 +1,7 @@
 //! What the log needs of a disk: eight operations with one-sentence contracts.
 //!
 //! [`crate::uring::UringDisk`] does them for real, [`crate::plain::PlainDisk`] by blocking calls and
-//! [`crate::sim::SimDisk`] in memory with faults and crashes. A disk is one directory; names are plain
+//! `sim::SimDisk` in memory with faults and crashes. A disk is one directory; names are plain
 //! file names in it.
 
 use std::ops::{Deref, DerefMut};

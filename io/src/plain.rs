@@ -1,7 +1,7 @@
 //! The real disk by ordinary blocking calls, for commands that run beside the shards and not in
 //! one.
 //!
-//! Every operation completes at once: [`crate::sim::run`] drives what stands above it, and neither
+//! Every operation completes at once: [`run`] drives what stands above it, and neither
 //! an executor nor io_uring is needed. Opened [`read only`](PlainDisk::read_only) it changes
 //! nothing, so that it may look at the directory of a process that runs.
 
@@ -174,6 +174,16 @@ impl Disk for PlainDisk {
     }
 }
 
+/// Runs a future that never waits.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => unreachable!("the disk completes at once"),
+    }
+}
+
 fn sync_directory(dir: &Path) -> Result<(), DiskError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(error("sync directory", dir))
 }
@@ -186,7 +196,6 @@ fn error(operation: &'static str, path: &Path) -> impl Fn(Error) -> DiskError + 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::run;
 
     #[test]
     fn what_is_written_is_read_and_nothing_else_is_touched() {

@@ -2,13 +2,15 @@
 
 use io::disk::Disk;
 use io::format::{BLOCK_BYTES, Cursor, Seq, segment_name};
-use io::sim::{Fault, SimDisk, random, run, together};
+use io::sim::{Clock, Fault, Scheduler, SimDisk, random, run};
 use io::tail::{Fingerprint, Identity};
 use io::wal::recovery::standing;
 use io::wal::scan::SeqRange;
 use io::wal::survey::{Reach, Surveyed, survey};
 use io::wal::{Acked, Backlog, Committed, Options, Recovered, Sealed, Wal, WalError};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 fn options() -> Options {
     Options {
@@ -207,7 +209,7 @@ fn a_commit_beside_a_checkpoint_loses_nothing() {
         let mut model = Model::default();
         let mut n = 1;
         for _ in 0..3 {
-            let wal = open(&disk).0;
+            let wal = Rc::new(open(&disk).0);
             // What the power cut off may have become durable, and may not.
             let recovered = (wal.ladder().acked.0.0 + 1..).zip(read_all(&wal).0);
             model.durable.extend(recovered);
@@ -219,11 +221,17 @@ fn a_commit_beside_a_checkpoint_loses_nothing() {
                 model.acked = acked.0;
                 wal.append(frame(n)).expect("there is room");
                 n += 1;
-                disk.wait(true);
-                let (committed, checkpointed) = together(&mut dice, wal.commit(), wal.checkpoint());
-                disk.wait(false);
-                checkpointed.expect(&case);
-                let Committed::Durable(frames) = committed.expect(&case) else {
+                let clock = Clock::default();
+                let mut tasks = Scheduler::new(clock.clone());
+                disk.set_latency(4, &clock);
+                let (committing, checkpointing) = (wal.clone(), wal.clone());
+                let committed = Rc::new(RefCell::new(None));
+                let outcome = committed.clone();
+                tasks.spawn(async move { *outcome.borrow_mut() = Some(committing.commit().await) });
+                tasks.spawn(async move { checkpointing.checkpoint().await.expect("no fault") });
+                tasks.run(&mut dice);
+                disk.set_latency(0, &clock);
+                let Some(Ok(Committed::Durable(frames))) = committed.take() else {
                     panic!("{case}: nothing became durable")
                 };
                 model.durable.extend(frames.iter().map(|f| (f.seq.0, content(&f.body))));
@@ -266,9 +274,9 @@ fn a_second_failure_in_a_row_stops_the_log() {
     let disk = SimDisk::default();
     let (wal, _) = open(&disk);
     wal.append(frame(1)).unwrap();
-    // create, write; create, write.
-    disk.plant(1, Fault::Error(libc::EIO));
-    disk.plant(3, Fault::Error(libc::EIO));
+    // A segment is made in six steps, and then written to.
+    disk.plant(6, Fault::Error(libc::EIO));
+    disk.plant(13, Fault::Error(libc::EIO));
     let error = run(wal.commit()).unwrap_err();
     assert!(matches!(error, WalError::Broken { .. }), "{error}");
     assert!(error.to_string().contains("failed twice in a row"), "{error}");

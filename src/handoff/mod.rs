@@ -386,6 +386,9 @@ impl<D: Disk> Handoff<D> {
             self.sent_at = Some(now);
         }
         self.waiting_bytes = 0;
+        if io::planted!(RingReordering) {
+            self.waiting.make_contiguous().reverse();
+        }
         for frame in self.waiting.drain(..) {
             self.under_way += 1;
             wal.sent(frame.seq);

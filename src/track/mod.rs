@@ -127,9 +127,11 @@ impl Job {
     /// What is known of it once it was answered again; `passes` of its tenant, ever.
     #[must_use]
     pub fn history(&self, passes: u64) -> History {
+        let single = self.entries() == 1;
         History {
-            single: self.entries() == 1,
-            one_stream: self.is_one_stream(),
+            single,
+            // Also in a frame that might have held more of others.
+            one_stream: single || self.is_one_stream(),
             large: self.raw_bytes() > LARGE_BYTES,
             failures: self.failures + 1,
             others_pass: self.failures > 0 && passes > self.passes_before,
@@ -269,8 +271,10 @@ impl Track {
         }
         let queue = self.queues.entry(frame.stream).or_default();
         let mut after = Seq::NONE;
-        if frame.stream != MIXED && queue.pieces.is_empty() && queue.in_flight.is_none() {
-            // It may have travelled with others until now.
+        let rested = queue.pieces.is_empty() && queue.in_flight.is_none();
+        if frame.stream != MIXED && (rested || self.troubled.contains(&frame.stream)) {
+            // It may have travelled with others until now; where it is in trouble, what did so may still
+            // have to be sifted.
             after = newest_mixed;
         }
         if frame.stream != MIXED && frame.read_back {
@@ -627,7 +631,9 @@ impl Track {
         passes: u64,
         now: Instant,
     ) {
-        let Some(key) = self.aside(&job) else { return self.again(job, not_before, passes, now) };
+        let Some(key) = self.aside_of(&mut job) else {
+            return self.again(job, not_before, passes, now);
+        };
         self.landed(MIXED);
         let count = job.pieces.len();
         self.move_aside(key, std::mem::take(&mut job.pieces));

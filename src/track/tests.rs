@@ -308,6 +308,33 @@ fn a_stream_that_comes_to_travel_alone_waits_for_all_of_a_push_under_way() {
 }
 
 #[test]
+fn what_a_stream_in_trouble_has_in_the_company_of_others_keeps_its_place() {
+    let (mut track, mut sink) = (Track::default(), Sink::default());
+    let earlier = frame(1, &[(0, 1, "a".into())], Some(0));
+    track.take_in(Frame { read_back: true, ..earlier });
+    let mixed = frame(2, &[(0, 2, "b".into()), (1, 3, "c".into())], None);
+    track.take_in(Frame { read_back: true, ..mixed });
+    track.take_in(frame(3, &[(0, 4, "d".into())], Some(0)));
+    drain(&mut track, &mut sink, terms());
+    let stamps: Vec<i64> = sink.stored[&labels(0)].iter().map(|(at, _)| *at).collect();
+    assert_eq!(stamps, [1, 2, 4]);
+}
+
+#[test]
+fn an_entry_that_fails_in_a_frame_of_its_own_holds_up_nobody() {
+    let (mut track, mut sink) = (Track::default(), Sink::default());
+    sink.poison.insert("bad".into());
+    track.take_in(frame(1, &[(0, 1, "bad".into())], None));
+    for seq in 2..=20_i64 {
+        track.take_in(frame(seq.cast_unsigned(), &[(1, seq, format!("{seq}"))], None));
+    }
+    let (_, rejected) = drain(&mut track, &mut sink, terms());
+    let reasons: Vec<_> = rejected.iter().map(|of| (of.seq, of.reason)).collect();
+    assert_eq!(reasons, [(Seq(1), Reason::Failing)]);
+    assert_eq!(sink.stored[&labels(1)].len(), 19);
+}
+
+#[test]
 fn what_passed_before_an_outage_says_nothing_of_what_fails_in_it() {
     let mut track = Track::default();
     track.take_in(frame(1, &[(0, 1, "a".into())], None));

@@ -36,19 +36,36 @@ pub struct Fingerprint {
     pub crc: u32,
 }
 
+/// What a file holds.
+pub trait Contents {
+    fn size(&self) -> std::io::Result<u64>;
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize>;
+}
+
+impl Contents for File {
+    fn size(&self) -> std::io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+}
+
 impl Fingerprint {
     /// Of a file that nothing was read of; it fits every file.
     pub const EMPTY: Fingerprint = Fingerprint { len: 0, crc: 0 };
 
     /// Whether the file begins with the bytes that this was taken of.
-    pub fn matches(&self, file: &File) -> std::io::Result<bool> {
+    pub fn matches(&self, file: &impl Contents) -> std::io::Result<bool> {
         let mut buffer = [0; FINGERPRINT_BYTES_MAX];
         let bytes = &mut buffer[..self.len.into()];
         Ok(read_start(file, bytes)? == bytes.len() && crc32c::crc32c(bytes) == self.crc)
     }
 
     /// Takes more of the file in, where it has more by now and 1 KiB is not reached.
-    pub fn grow(&mut self, file: &File, size: u64) -> std::io::Result<()> {
+    pub fn grow(&mut self, file: &impl Contents, size: u64) -> std::io::Result<()> {
         if usize::from(self.len) == FINGERPRINT_BYTES_MAX || size <= u64::from(self.len) {
             return Ok(());
         }
@@ -60,7 +77,7 @@ impl Fingerprint {
     }
 }
 
-fn read_start(file: &File, buffer: &mut [u8]) -> std::io::Result<usize> {
+fn read_start(file: &impl Contents, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
         match file.read_at(&mut buffer[read..], read as u64) {

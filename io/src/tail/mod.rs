@@ -11,7 +11,7 @@ mod watch;
 
 pub use discover::{DiscoverError, Discoverer};
 pub use glob::Globs;
-pub use identity::{Fingerprint, Identity, Incarnation, OpenError, open_regular};
+pub use identity::{Contents, Fingerprint, Identity, Incarnation, OpenError, open_regular};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -18,7 +18,8 @@ pub struct Options {
     /// The names under which their positions stand in the checkpoint.
     pub sinks: Vec<String>,
     pub segment_bytes: u64,
-    /// All segments together.
+    /// All segments together. What was taken in before a write failed gets room beyond that, since
+    /// its segment takes no more.
     pub bytes_max: u64,
     /// What one write and sync takes at most, one larger frame excepted.
     pub group_bytes_max: usize,
@@ -158,6 +159,25 @@ pub struct Birth {
     pub bytes: u64,
 }
 
+/// What all segments take, and what the last of them has left.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    bytes: u64,
+    room: u64,
+}
+
+impl Plan {
+    /// One more frame; where it does not fit, in a new segment of so many bytes.
+    fn add(&mut self, segment_bytes: u64, frame: &Sealed) {
+        let bytes = frame.bytes() as u64;
+        if bytes > self.room {
+            self.bytes += segment_bytes;
+            self.room = segment_bytes - BLOCK_BYTES as u64;
+        }
+        self.room -= bytes;
+    }
+}
+
 pub struct Log {
     pub(super) options: Options,
     pub(super) ladder: Ladder,
@@ -167,6 +187,10 @@ pub struct Log {
     tail: Option<Tail>,
     pending: VecDeque<(Seq, Sealed)>,
     pending_bytes: u64,
+    /// Of those, what a commit is writing to the tail.
+    in_flight: u64,
+    /// As of the last frame that was taken in, while nothing else changed.
+    plan: Option<Plan>,
     last_crc: u32,
     generation: u64,
     /// Of each sink, in the order of the options.
@@ -197,6 +221,8 @@ impl Log {
             tail: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            in_flight: 0,
+            plan: None,
             last_crc: 0,
             generation,
             checkpointed_sinks: sinks.clone(),
@@ -208,26 +234,40 @@ impl Log {
     pub fn append(&mut self, frame: Sealed) -> Result<Seq, Sealed> {
         assert!(!frame.body.is_empty() && frame.body.len() <= BODY_BYTES_MAX);
         assert!(frame.meta.len() <= META_BYTES_MAX && frame.tag_len as usize <= TAG_BYTES_MAX);
-        let bytes = frame.bytes() as u64;
-        if self.disk_bytes_with(self.pending_bytes + bytes) > self.options.bytes_max {
+        let mut plan = self.plan.take().unwrap_or_else(|| self.plan());
+        plan.add(self.segment_for(&frame), &frame);
+        if plan.bytes > self.options.bytes_max {
             return Err(frame);
         }
+        self.plan = Some(plan);
         let seq = self.ladder.append();
-        self.pending_bytes += bytes;
+        if crate::planted!(CursorBeforeData) {
+            let cursors = Cursor::decode_all(&frame.meta[frame.tag_len as usize..]);
+            cursors.into_iter().flatten().for_each(|cursor| self.cursors.replace(cursor));
+        }
+        self.pending_bytes += frame.bytes() as u64;
         self.pending.push_back((seq, frame));
         Ok(seq)
     }
 
-    /// What the segments would take with `more` bytes of frames, by a bound that is never too low:
-    /// a frame may leave up to its own size unused at the end of a segment.
-    fn disk_bytes_with(&self, more: u64) -> u64 {
-        let free = match &self.tail {
-            Some(tail) => self.segments.back().map_or(0, |s| s.bytes.saturating_sub(tail.offset)),
-            None => 0,
-        };
-        let segments = if more <= free { 0 } else { (more - free).div_ceil(self.usable()) };
-        let replaced = if segments > 0 { self.empty().map_or(0, |s| s.bytes) } else { 0 };
-        self.disk_bytes() - replaced + segments * self.options.segment_bytes
+    /// What the segments will take when all that waits stands in them.
+    fn plan(&self) -> Plan {
+        let replaced = self.empty().map_or(0, |empty| empty.bytes);
+        let mut plan =
+            Plan { bytes: self.disk_bytes() - replaced, room: self.room() - self.in_flight };
+        self.pending.iter().for_each(|(_, frame)| plan.add(self.segment_for(frame), frame));
+        plan
+    }
+
+    /// What the segment that takes frames has left.
+    fn room(&self) -> u64 {
+        let last = self.segments.back().zip(self.tail.as_ref());
+        last.map_or(0, |(segment, tail)| segment.bytes - tail.offset)
+    }
+
+    /// The size of a segment that begins with this frame.
+    fn segment_for(&self, frame: &Sealed) -> u64 {
+        self.options.segment_bytes.max((frame.bytes() + BLOCK_BYTES) as u64)
     }
 
     /// The last segment where it takes no frames and holds none. It has the name that the next one
@@ -235,11 +275,6 @@ impl Log {
     fn empty(&self) -> Option<&Segment> {
         let last = self.segments.back().filter(|_| self.tail.is_none());
         last.filter(|last| last.first_seq > self.ladder.durable.0)
-    }
-
-    /// What a segment holds for certain.
-    fn usable(&self) -> u64 {
-        (self.options.segment_bytes - BLOCK_BYTES as u64) / 2
     }
 
     #[must_use]
@@ -254,12 +289,9 @@ impl Log {
 
     /// The next group to write, as many frames as fit one write and one segment.
     pub fn next_group(&mut self) -> Option<Group> {
-        let first_bytes = self.pending.front()?.1.bytes() as u64;
-        let room = match &self.tail {
-            Some(tail) => self.segments.back().expect("a tail has a segment").bytes - tail.offset,
-            None => 0,
-        };
-        let birth = (first_bytes > room).then(|| self.birth(first_bytes));
+        let first = &self.pending.front()?.1;
+        let (first_bytes, segment_bytes) = (first.bytes() as u64, self.segment_for(first));
+        let birth = (first_bytes > self.room()).then(|| self.birth(segment_bytes));
         let segment = self.segments.back().expect("just made where there was none");
         let tail = self.tail.as_ref().expect("likewise");
         let limit =
@@ -276,6 +308,8 @@ impl Log {
             bytes += frame.bytes();
             frames.extend(self.pending.pop_front());
         }
+        self.in_flight = bytes as u64;
+        self.plan = None;
         let end = tail.offset + bytes as u64;
         let fresh = end > tail.written && bytes as u64 <= SMALL_GROUP_BYTES;
         let zeros = if fresh { STRETCH_BYTES.min(segment.bytes - end) } else { 0 };
@@ -292,7 +326,7 @@ impl Log {
         })
     }
 
-    fn birth(&mut self, frame_bytes: u64) -> Birth {
+    fn birth(&mut self, bytes: u64) -> Birth {
         let first_seq = self.ladder.durable.0.next();
         let header = SegmentHeader {
             owner: self.options.owner,
@@ -300,7 +334,6 @@ impl Log {
             first_seq,
             previous_crc: self.last_crc,
         };
-        let bytes = self.options.segment_bytes.max(frame_bytes + BLOCK_BYTES as u64);
         if self.segments.back().is_some_and(|last| last.first_seq == first_seq) {
             self.segments.pop_back();
         }
@@ -312,10 +345,11 @@ impl Log {
 
     /// The group is written and synced.
     pub fn group_done(&mut self, group: Group, last_crc: u32) -> Vec<Durable> {
-        let last = group.frames.last().expect("a group has frames").0;
+        let last = group.last();
         self.ladder.make_durable(last);
         self.last_crc = last_crc;
         self.pending_bytes -= group.bytes as u64;
+        (self.in_flight, self.plan) = (0, None);
         self.segments.back_mut().expect("the group's").last_seq = last;
         let tail = self.tail.as_mut().expect("the group's");
         tail.offset += group.bytes as u64;
@@ -353,10 +387,13 @@ impl Log {
         if group.birth.is_some() {
             self.segments.pop_back();
         }
-        self.tail = None;
+        if !crate::planted!(AppendAfterFailedSync) || group.birth.is_some() {
+            self.tail = None;
+        }
         for frame in group.frames.into_iter().rev() {
             self.pending.push_front(frame);
         }
+        (self.in_flight, self.plan) = (0, None);
     }
 
     /// Handed over to some sink: frames may be so again, or after later ones.
@@ -377,7 +414,8 @@ impl Log {
     /// Segments of which every frame is acked, but never the one that takes frames or is to.
     #[must_use]
     pub fn removable(&self) -> Vec<Seq> {
-        let last = self.tail.is_some() || self.empty().is_some();
+        let empty = self.empty().is_some() && !crate::planted!(RemoveEmptySegment);
+        let last = self.tail.is_some() || empty;
         let closed = self.segments.len() - usize::from(last);
         let acked = self.ladder.acked.0;
         let segments = self.segments.iter().take(closed);
@@ -392,6 +430,7 @@ impl Log {
     }
 
     pub fn removed(&mut self, segments: &[Seq]) {
+        self.plan = None;
         for first_seq in segments {
             let segment = self.segments.pop_front().expect("removable named it");
             assert_eq!(segment.first_seq, *first_seq);
@@ -450,6 +489,10 @@ impl Log {
 }
 
 impl Group {
+    pub(super) fn last(&self) -> Seq {
+        self.frames.last().expect("a group has frames").0
+    }
+
     /// Writes the frames into `buffer` as they stand on the disk; the last one's header checksum.
     pub fn encode(&self, buffer: &mut [u8]) -> u32 {
         assert_eq!(buffer.len(), self.bytes);

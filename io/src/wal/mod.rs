@@ -122,6 +122,9 @@ impl<D: Disk> Wal<D> {
             let Some(group) = self.log.borrow_mut().next_group() else {
                 return Ok(Committed::Nothing);
             };
+            if crate::planted!(AckBeforeSync) {
+                self.log.borrow_mut().ladder.make_durable(group.last());
+            }
             match self.write(&group).await {
                 Ok(last_crc) => {
                     let durable = self.log.borrow_mut().group_done(group, last_crc);
@@ -232,6 +235,10 @@ impl<D: Disk> Wal<D> {
             let mut log = self.log.borrow_mut();
             (log.next_checkpoint(), log.sinks(), log.removable())
         };
+        if crate::planted!(UnlinkBeforeCheckpoint) && !removable.is_empty() {
+            let names: Vec<String> = removable.iter().map(|seq| segment_name(*seq)).collect();
+            self.disk.remove(&names).await?;
+        }
         write_checkpoint(&self.disk, &checkpoint).await?;
         self.log.borrow_mut().checkpointed(&checkpoint, sinks);
         if !removable.is_empty() {

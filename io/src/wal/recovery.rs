@@ -51,6 +51,13 @@ pub(super) async fn recover<D: Disk>(
         report(surveyed, &mut recovered);
     }
     let Standing { sinks, trimmed, acked, gaps } = standing(&survey, &options.sinks);
+    if options.sinks.iter().all(|sink| position(&survey.checkpoint, sink).is_some()) {
+        // What every sink has is not lost: of segments that were being removed, some may be left.
+        recovered.gaps.retain_mut(|gap| {
+            gap.frames.first = gap.frames.first.max(acked.next());
+            gap.frames.first <= gap.frames.last
+        });
+    }
     recovered.gaps.extend(gaps);
     recovered.cursors = survey.cursors.to_vec();
     recovered.unacked = survey.durable.0 - acked.0;

@@ -109,7 +109,7 @@ impl<'a, D: Disk> Scan<'a, D> {
             Ok(header) => header,
             Err(error) => return Ok(Block::Damaged(error)),
         };
-        if self.salt.is_some_and(|salt| salt != header.salt) {
+        if self.salt.is_some_and(|salt| salt != header.salt) && !crate::planted!(SaltIgnored) {
             return Ok(Block::Stale);
         }
         if !self.load(offset, header.frame_bytes()).await? {
