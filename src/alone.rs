@@ -48,7 +48,7 @@ pub struct Standing {
 const WINDOW_NS: i64 = 1_000_000_000;
 /// After a longer rest a stream is new again: Loki forgets those that rest for 30 minutes
 /// (chunk_idle_period), and then counts them anew.
-const REST_NS_MAX: i64 = 15 * 60 * 1_000_000_000;
+pub const REST_NS_MAX: i64 = 15 * 60 * 1_000_000_000;
 
 impl Standing {
     #[must_use]

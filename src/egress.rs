@@ -9,6 +9,7 @@
 //! 4. [`Egress::settle`] tells track and breaker, and acks go back to the shard. What failed goes out
 //!    again when its time has come, and no sender waits for that.
 
+use crate::alone::REST_NS_MAX;
 use crate::breaker::{Breakers, Gate, Seen};
 use crate::handoff::Lane;
 use crate::lock;
@@ -210,6 +211,7 @@ impl Egress {
                 oldest_ns: self.oldest_ns(now),
                 bytes_max: self.options.push_bytes_max,
                 behind_ns: now.unix_ns.saturating_sub(BEHIND_NS),
+                forgotten_ns: now.unix_ns.saturating_sub(REST_NS_MAX),
                 stream_bytes_max: self.options.stream_rate / 2 / self.options.shards as u64,
                 // What is limited by the second is taken as a whole or not at all.
                 alone_bytes_max: usize::try_from(self.options.stream_rate).unwrap_or(usize::MAX),

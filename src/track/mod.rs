@@ -148,6 +148,8 @@ pub struct Terms {
     pub bytes_max: usize,
     /// What came before this has waited: it may come faster now than it came here.
     pub behind_ns: i64,
+    /// What came before this has waited for so long that the sink may have forgotten its streams.
+    pub forgotten_ns: i64,
     /// So much of a stream may go in company within a second.
     pub stream_bytes_max: u64,
     /// And so much of one that travels alone in a push.
@@ -237,6 +239,8 @@ pub struct Track {
     troubled: HashSet<u64>,
     /// The last mixed frame that was taken in, wherever it is now.
     newest_mixed: Seq,
+    /// Streams that went alone since frames of forgotten streams are sent.
+    remembered: HashSet<u64>,
     /// Of each stream in frames that waited; afterwards of those that are too fast still.
     paces: HashMap<u64, Pace>,
     acks: Vec<Ack>,
@@ -414,7 +418,11 @@ impl Track {
         let old = piece.frame.oldest_stamp_ns < terms.oldest_ns;
         let behind = piece.frame.oldest_arrival_ns < terms.behind_ns;
         let paced = key == MIXED && (behind || !self.paces.is_empty());
-        if !old && !paced && (key != MIXED || self.troubled.is_empty()) {
+        let forgotten = key == MIXED && piece.frame.oldest_arrival_ns < terms.forgotten_ns;
+        if key == MIXED && !forgotten {
+            self.remembered.clear();
+        }
+        if !old && !paced && !forgotten && (key != MIXED || self.troubled.is_empty()) {
             return Some(piece);
         }
         let mut part = piece.part();
@@ -425,7 +433,10 @@ impl Track {
             part = rest;
             gone.push(old);
         }
-        let too_fast = if paced { self.pace(&part, behind, terms) } else { Vec::new() };
+        let mut leaving = if paced { self.pace(&part, behind, terms) } else { Vec::new() };
+        if forgotten {
+            leaving.extend(self.forgotten(&part));
+        }
         let mut side = Vec::new();
         if key == MIXED && !self.troubled.is_empty() {
             (side, part) = part.without(&self.troubled);
@@ -444,7 +455,7 @@ impl Track {
         for part in side {
             let key = stream_key(part.stream().expect("each is one stream"));
             let mut side = Piece::of_part(&piece.frame, part);
-            if too_fast.contains(&key) {
+            if leaving.contains(&key) {
                 // What came before of it may go out in company just now.
                 side.after = piece.seq().previous();
             }
@@ -481,6 +492,14 @@ impl Track {
             }
         }
         too_fast
+    }
+
+    /// The sink takes a stream that it has forgotten for a new one, and may have no room for it: so each
+    /// goes alone once, as when it was new.
+    fn forgotten(&mut self, part: &Part) -> Vec<u64> {
+        let keys = part.bytes_by_stream().into_iter().map(|(key, _)| key);
+        let unknown = keys.filter(|key| !self.remembered.contains(key));
+        unknown.filter(|key| self.troubled.insert(*key)).collect()
     }
 
     fn queue(&mut self, key: u64) -> &mut Queue {
@@ -540,6 +559,9 @@ impl Track {
         }
         if bytes >= self.oversize_bytes / 4 * 3 {
             self.oversize = 0;
+        }
+        if job.queue != MIXED {
+            self.remembered.insert(job.queue);
         }
         let split_bytes = self.landed(job.queue);
         // Half of what failed again and again passes at once: it was too large.

@@ -122,7 +122,7 @@ fn drain(track: &mut Track, sink: &mut Sink, terms: Terms) -> (Vec<Seq>, Vec<Rej
 
 fn terms() -> Terms {
     let now = Instant::now();
-    let (behind_ns, stream_bytes_max) = (i64::MIN, u64::MAX);
+    let (behind_ns, forgotten_ns, stream_bytes_max) = (i64::MIN, i64::MIN, u64::MAX);
     let alone_bytes_max = usize::MAX;
     let probe = false;
     Terms {
@@ -130,6 +130,7 @@ fn terms() -> Terms {
         oldest_ns: 0,
         bytes_max: 2000,
         behind_ns,
+        forgotten_ns,
         stream_bytes_max,
         alone_bytes_max,
         probe,
@@ -210,6 +211,9 @@ fn whatever_a_sink_refuses_the_rest_is_stored_in_order() {
         let last = all.last().unwrap().0;
         sink.limited.remove(&labels(last));
         let mut terms = Terms { oldest_ns: old_until, ..terms() };
+        if random(4) == 0 {
+            terms.forgotten_ns = i64::MAX;
+        }
         if random(3) == 0 {
             terms.behind_ns = i64::MAX;
             terms.stream_bytes_max = 100 + random(2000) as u64;
@@ -366,4 +370,25 @@ fn a_size_that_passes_is_learned() {
     // 2 MiB in pushes of no more than 200 KiB, and what it took to find that out.
     assert!(sink.pushes <= 64, "{} pushes", sink.pushes);
     assert!(track.learned.is_some_and(|(bytes, _)| bytes <= 200 << 10));
+}
+
+#[test]
+fn streams_that_the_sink_may_have_forgotten_go_alone_once() {
+    let mut track = Track::default();
+    for seq in 1..=4_i64 {
+        let entries = [(0, seq, format!("a{seq}")), (1, seq, format!("b{seq}"))];
+        track.take_in(frame(seq.cast_unsigned(), &entries, None));
+    }
+    let terms = Terms { forgotten_ns: i64::MAX, ..terms() };
+    let mut pushes = Vec::new();
+    while let Some(job) = track.next(terms) {
+        pushes.push(job.pieces.iter().flat_map(|piece| piece.part().streams()).count());
+        track.accepted(job, terms.now);
+    }
+    track.acks();
+    assert!(track.is_over(terms.now));
+    assert_eq!(pushes[..2], [4, 4], "each by itself: {pushes:?}");
+    track.take_in(frame(9, &[(0, 9, "a9".into()), (1, 9, "b9".into())], None));
+    let job = track.next(terms).unwrap();
+    assert_eq!(job.pieces[0].part().streams().len(), 2, "and then with others");
 }
