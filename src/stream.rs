@@ -28,7 +28,7 @@ impl Stream {
         self.last_ns = first_ns + i64::from(count) - 1;
     }
 
-    /// The last timestamp given; 0 before the first.
+    /// The last timestamp given, here or to a stream that is gone; 0 before the first.
     #[must_use]
     pub fn last_ns(&self) -> i64 {
         self.last_ns
@@ -53,6 +53,9 @@ pub struct Streams {
     streams: Vec<(Stream, usize)>,
     free: Vec<usize>,
     by_labels: HashMap<String, usize>,
+    /// The last timestamp of those that are gone: one of them may come again, and the clock have gone
+    /// back meanwhile.
+    gone_ns: i64,
 }
 
 impl Streams {
@@ -63,7 +66,7 @@ impl Streams {
             return (StreamId(*at), false);
         }
         let standing = Standing::new(&labels);
-        let stream = (Stream { labels: labels.clone(), last_ns: 0, standing }, 1);
+        let stream = (Stream { labels: labels.clone(), last_ns: self.gone_ns, standing }, 1);
         let at = match self.free.pop() {
             Some(at) => {
                 self.streams[at] = stream;
@@ -82,6 +85,7 @@ impl Streams {
         let (stream, users) = &mut self.streams[id.0];
         *users -= 1;
         if *users == 0 {
+            self.gone_ns = self.gone_ns.max(stream.last_ns);
             self.by_labels.remove(&stream.labels);
             self.free.push(id.0);
         }
@@ -124,6 +128,7 @@ mod tests {
         assert_eq!(streams.get(b).last_ns(), 7);
         streams.release(b);
         let (c, _) = streams.acquire("y".into());
-        assert_eq!((c, streams.get(c).last_ns()), (a, 0), "the place is used again, afresh");
+        assert_eq!(c, a, "the place is used again");
+        assert_eq!(streams.get(c).next_ns(3), 8, "and no timestamp, though the clock went back");
     }
 }
