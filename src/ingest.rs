@@ -44,6 +44,9 @@ pub struct Options {
     pub dir: PathBuf,
     pub quarantine: PathBuf,
     pub wal: wal::Options,
+    /// Of the file system, what the log leaves to the dead-letter queues: what they have no room for
+    /// cannot leave the log.
+    pub kept_bytes: u64,
     pub commit_interval: Duration,
     pub ring_bytes_max: u64,
     /// A batch is sealed when it holds this much.
@@ -181,6 +184,7 @@ pub async fn run(
         }
         error.into()
     })?;
+    let disk = disk.keeping(options.kept_bytes);
     let (wal, found) = Wal::open(disk, options.wal.clone()).await?;
     report(options.number, &found);
     let mut routes = Vec::new();

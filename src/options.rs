@@ -40,6 +40,8 @@ const DLQ_SEGMENT_BYTES_MAX: u64 = 16 << 20;
 const DLQ_SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// A part of the quota is kept for settling, by segments: so they are small beside it.
 const DLQ_SEGMENTS: u64 = 32;
+/// Room on the disk that the write-ahead log leaves to each dead-letter queue, in segments of that.
+const DLQ_SEGMENTS_KEPT: u64 = 2;
 
 #[must_use]
 pub fn topology(config: &Config) -> topology::Options {
@@ -101,6 +103,17 @@ fn alone_pushed(config: &Config, count: usize) -> alone::Limits {
 pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
     let dir = shard_dir(&config.data_dir, number);
     let bytes_max = config.wal.bytes_max / count as u64;
+    let routes: Vec<ingest::RouteOptions> = lokis(config)
+        .enumerate()
+        .map(|(sink, loki)| ingest::RouteOptions {
+            linger: loki.linger,
+            letters: letters::Options {
+                dlq: dlq(config, sink, number, count),
+                tenant: loki.tenant.clone(),
+            },
+        })
+        .collect();
+    let letters: u64 = routes.iter().map(|route| route.letters.dlq.segment_bytes).sum();
     ingest::Options {
         number,
         dir: dir.join("wal"),
@@ -112,6 +125,7 @@ pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
             bytes_max,
             group_bytes_max: GROUP_BYTES_MAX,
         },
+        kept_bytes: DLQ_SEGMENTS_KEPT * letters * count as u64,
         commit_interval: config.wal.commit_interval,
         ring_bytes_max: config.wal.ring_bytes_max,
         frame_raw_bytes: frame_raw_bytes(config),
@@ -135,16 +149,7 @@ pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
                 follow_symlinks: files.follow_symlinks,
             })
             .collect(),
-        routes: lokis(config)
-            .enumerate()
-            .map(|(sink, loki)| ingest::RouteOptions {
-                linger: loki.linger,
-                letters: letters::Options {
-                    dlq: dlq(config, sink, number, count),
-                    tenant: loki.tenant.clone(),
-                },
-            })
-            .collect(),
+        routes,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::disk::{Disk, DiskError, Entry, OPEN_DIRECT, PARENTS_SYNCED};
 use crate::failpoint;
-use crate::format::{BLOCK_BYTES, TMP_SUFFIX};
+use crate::format::{BLOCK_BYTES, TMP_SUFFIX, parse_segment_name};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub struct UringDisk {
     dir: PathBuf,
     quarantine: PathBuf,
+    /// Of the file system, what segments leave to others.
+    kept_bytes: u64,
 }
 
 pub struct UringFile {
@@ -52,7 +54,14 @@ impl UringDisk {
             sync_directory(parent)?;
         }
         probe(dir).await?;
-        Ok(UringDisk { dir: dir.to_owned(), quarantine: quarantine.to_owned() })
+        Ok(UringDisk { dir: dir.to_owned(), quarantine: quarantine.to_owned(), kept_bytes: 0 })
+    }
+
+    /// Segments leave so much of the file system free, or a quarter of it: to checkpoints, and to
+    /// whatever has to be written before segments can go.
+    #[must_use]
+    pub fn keeping(self, kept_bytes: u64) -> UringDisk {
+        UringDisk { kept_bytes, ..self }
     }
 
     async fn create_at(
@@ -114,6 +123,10 @@ impl Disk for UringDisk {
         head: UringBuffer,
     ) -> Result<UringFile, DiskError> {
         let tmp = self.dir.join(format!("{name}{TMP_SUFFIX}"));
+        if self.kept_bytes > 0 && parse_segment_name(name).is_some() {
+            let (dir, kept_bytes) = (self.dir.clone(), self.kept_bytes);
+            blocking(move || keep_room(&dir, bytes, kept_bytes)).await?;
+        }
         let file = self.create_at(&tmp, bytes, head).await?;
         let (dir, path) = (self.dir.clone(), self.dir.join(name));
         let renamed = {
@@ -246,6 +259,16 @@ async fn write_all(
             format!("{written} of {expected} bytes were written"),
         );
         return Err(error("write", path, short));
+    }
+    Ok(())
+}
+
+fn keep_room(dir: &Path, bytes: u64, kept_bytes: u64) -> Result<(), DiskError> {
+    let failed = |errno: rustix::io::Errno| error("keep room for others in", dir, errno.into());
+    let disk = rustix::fs::statvfs(dir).map_err(failed)?;
+    let kept_bytes = kept_bytes.min(disk.f_blocks * disk.f_frsize / 4);
+    if disk.f_bavail * disk.f_frsize < bytes + kept_bytes {
+        return Err(failed(rustix::io::Errno::NOSPC));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
 
@@ -75,7 +75,12 @@ impl Mounted {
     }
 
     fn unmount(self) {
-        run("umount", &[text(&self.0)]).expect("nobody uses it any more");
+        let start = Instant::now();
+        // The kernel lets go of a ring's files some time after its process has ended.
+        while let Err(reason) = run("umount", &[text(&self.0)]) {
+            assert!(start.elapsed() < PATIENCE, "{reason}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         std::mem::forget(self);
     }
 }
