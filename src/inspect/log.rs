@@ -4,7 +4,7 @@ use crate::place;
 use io::disk::{Disk, DiskError};
 use io::format::{FormatError, FrameView, Seq};
 use io::map::MapDisk;
-use io::sim::run;
+use io::plain::run;
 use io::wal::WalError;
 use io::wal::recovery::{Standing, standing};
 use io::wal::survey::{Frame, Reach, Survey, Surveyed, read_frame, survey};

@@ -22,7 +22,7 @@ use crate::{ingest, labels, options};
 use config::Config;
 use io::format::{Cursor, PATH_BYTES_MAX};
 use io::plain::PlainDisk;
-use io::sim::run as block_on;
+use io::plain::run as block_on;
 use io::tail::{Fingerprint, Globs, Incarnation, open_regular};
 use io::wal::Wal;
 use io::wal::survey::Reach;

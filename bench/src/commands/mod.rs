@@ -6,6 +6,7 @@ mod http;
 mod idle;
 mod outage;
 mod peers;
+mod recover;
 mod saturate;
 mod slo;
 mod soak;
@@ -55,6 +56,8 @@ pub enum Measurement {
     Sweep(sweep::Options),
     /// Loki is away while lines go on coming: memory, disk, time to catch up, loss.
     Outage(outage::Options),
+    /// A full log after a kill: time to the first line sent, to all of them.
+    Recover(recover::Options),
     /// Many files that nobody writes to: CPU, memory, descriptors.
     Idle(idle::Options),
     /// Hours at a rate with rotations, slow answers and restarts: memory slope, descriptors, loss.
@@ -73,6 +76,7 @@ impl Measurement {
             Measurement::Saturate(_) => "saturate",
             Measurement::Sweep(_) => "sweep",
             Measurement::Outage(_) => "outage",
+            Measurement::Recover(_) => "recover",
             Measurement::Idle(_) => "idle",
             Measurement::Soak(_) => "soak",
             Measurement::Peers(_) => "peers",
@@ -87,6 +91,7 @@ impl Measurement {
             Measurement::Saturate(options) => saturate::run(options, bed, &mut report),
             Measurement::Sweep(options) => sweep::run(options, bed, &mut report),
             Measurement::Outage(options) => outage::run(options, bed, &mut report),
+            Measurement::Recover(options) => recover::run(options, bed, &mut report),
             Measurement::Idle(options) => idle::run(options, bed, &mut report),
             Measurement::Soak(options) => soak::run(options, bed, &mut report),
             Measurement::Peers(options) => peers::run(options, bed, &mut report),
