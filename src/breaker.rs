@@ -31,6 +31,7 @@ enum State {
 pub struct Breaker {
     state: State,
     failures: u32,
+    refuses: bool,
     since_unix_ns: i64,
     reason: String,
     /// Pushes that passed, ever.
@@ -49,11 +50,15 @@ pub struct Seen {
     pub reason: String,
 }
 
+/// So many probes in a row that failed.
+const LONG_FAILURES: u32 = 2;
+
 impl Breaker {
     fn new() -> Breaker {
         Breaker {
             state: State::Closed,
             failures: 0,
+            refuses: false,
             since_unix_ns: perf::clock::unix_ns(),
             reason: String::new(),
             passes: 0,
@@ -102,6 +107,7 @@ impl Breaker {
 
     /// The sink failed; `wait` gives for how long it is left alone, given how often it failed in a row.
     pub fn failed(&mut self, now: Instant, reason: String, wait: impl Fn(u32) -> Duration) {
+        self.refuses = false;
         if self.state == State::Closed {
             self.since_unix_ns = perf::clock::unix_ns();
         }
@@ -115,6 +121,17 @@ impl Breaker {
             }
         };
         self.state = State::Open { until: known.max(now + wait(self.failures)) };
+    }
+
+    /// The last failure was the sink's refusal to serve this tenant, which does not pass by itself.
+    pub fn refused(&mut self) {
+        self.refuses = true;
+    }
+
+    /// Nothing passes, and that is no failure of the moment.
+    #[must_use]
+    pub fn fails_for_long(&self) -> bool {
+        !self.is_closed() && (self.refuses || self.failures >= LONG_FAILURES)
     }
 
     /// What the last failure was.

@@ -241,7 +241,7 @@ impl Egress {
     /// Of a tenant of which nothing passes, what holds up others, and else of its streams those of which
     /// nothing passes: where others of it do, they were rejected before. True where there was something.
     fn give_up(&self, lane: usize, tenant: &Arc<str>, track: &mut Track) -> bool {
-        let to = self.lanes[lane].0.given_up();
+        let to = self.lanes[lane].0.given_up_of(tenant);
         if !track.holds(to, 0) {
             return false;
         }
@@ -250,6 +250,7 @@ impl Egress {
             let breaker = breakers.of(&self.tenant(tenant));
             match breaker.is_closed() {
                 true => (REJECT_AFTER, "its stream is limited".into()),
+                false if !breaker.fails_for_long() => return false,
                 false => (0, breaker.reason().into()),
             }
         };
@@ -289,6 +290,9 @@ impl Egress {
                 self.say_failing(&tenant, &reason, held);
             }
             breaker.failed(now, reason, |failures| pause(&verdict, failures, moment));
+            if verdict == Verdict::Hold {
+                breaker.refused();
+            }
         } else if is_no_service(answer) {
             // The push is suspect, and whether the sink serves others is not known.
             breaker.undecided(now, verdict == Verdict::Split);

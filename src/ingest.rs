@@ -511,7 +511,7 @@ impl Shard {
                 self.take_acks(sink, route).await;
                 more |= route.letters.turn(draining).await;
             }
-            self.set_aside();
+            self.set_aside(Instant::now());
             let due = checkpoint_at.elapsed() >= SWEEP_INTERVAL;
             if self.wal.can_trim() || due && (self.adopted.take() || self.wal.checkpoint_is_stale())
             {
@@ -569,20 +569,23 @@ impl Shard {
     /// Where the log is nearly full of what one tenant or sink holds in it while others are past that, or
     /// full so that others do not get into it: what of it nothing passes goes to the dead-letter queue,
     /// so that the others go on.
-    fn set_aside(&self) {
+    fn set_aside(&self, now: Instant) {
         let refused = self.intake.take_refused();
         let full = !refused.is_empty() && !self.wal.has_pending();
         if !full && self.wal.disk_bytes() < self.options.wal.bytes_max / 4 * 3 {
             return;
         }
         let Some(oldest) = self.wal.oldest() else { return };
-        let held_up = |handoff: RefMut<'_, Handoff<UringDisk>>| {
-            let others = || refused.iter().any(|tenant| handoff.has_all_of(tenant));
-            handoff.is_past(oldest) || (full && others())
-        };
-        if self.routes().any(held_up) {
-            let holds = self.routes().filter(|handoff| handoff.holds(oldest));
-            holds.for_each(|handoff| handoff.give_up(oldest));
+        let sink_is_past = self.routes().any(|handoff| !handoff.holds(oldest));
+        let kept_out = full
+            && refused.iter().any(|tenant| self.routes().any(|handoff| handoff.has_all_of(tenant)));
+        for handoff in self.routes() {
+            if sink_is_past || kept_out || handoff.others_are_past(oldest, now) {
+                let holders = handoff.tenants_below(oldest);
+                if !holders.is_empty() {
+                    handoff.give_up(oldest, holders);
+                }
+            }
         }
     }
 
@@ -599,11 +602,12 @@ impl Shard {
                 route.letters.add(ack);
             }
         }
-        settled.extend(route.letters.store().await);
-        if !settled.is_empty() {
+        let refused = route.letters.store().await;
+        if !settled.is_empty() || !refused.is_empty() {
             let acked = {
-                let mut handoff = route.handoff.borrow_mut();
-                handoff.settled(&settled, Instant::now());
+                let (mut handoff, now) = (route.handoff.borrow_mut(), Instant::now());
+                handoff.settled(&settled, now);
+                handoff.refused(&refused, now);
                 handoff.acked()
             };
             self.wal.ack(sink, acked);

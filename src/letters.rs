@@ -115,7 +115,7 @@ impl Letters {
         }
         lane.await_all();
         // What is sent again waits here, and not where others would wait for it.
-        lane.give_up(Seq(u64::MAX));
+        lane.give_up(Seq(u64::MAX), None);
         let letters = Letters {
             options,
             dlq,

@@ -15,6 +15,7 @@
 #[cfg(test)]
 mod tests;
 
+use crate::lock;
 use crate::track::Ack;
 use io::disk::Disk;
 use io::format::Seq;
@@ -22,8 +23,8 @@ use io::wal::{Acked, Backlog, Durable, Place, Wal};
 use shards::bell::Bell;
 use shards::ring::Ring;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A durable frame on its way to a sink.
@@ -108,8 +109,10 @@ pub struct Lane {
     /// The shard cannot go on without acks. Else they wait until it wakes for another reason, a
     /// second at most: a wake-up for each push would cost more than the push.
     awaited: AtomicBool,
-    /// Frames up to here hold up others where nothing of their tenant passes.
+    /// Frames up to here hold up others where nothing of their tenant passes; 0: none do.
     given_up: AtomicU64,
+    /// Of which tenants; of all, where it is none.
+    given_up_of: Mutex<Option<HashSet<Arc<str>>>>,
 }
 
 /// How many frames the credit is for, however small they are.
@@ -129,19 +132,35 @@ impl Lane {
             acks: Ring::new(FRAMES_MAX, shard),
             awaited: AtomicBool::new(false),
             given_up: AtomicU64::new(0),
+            given_up_of: Mutex::default(),
         }
     }
 
-    /// Frames up to this one go to the dead-letter queue where nothing of their tenant passes.
-    pub fn give_up(&self, to: Seq) {
-        if self.given_up.swap(to.0, Ordering::Relaxed) != to.0 {
+    /// Frames up to this one go to the dead-letter queue where nothing of their tenant passes, which is
+    /// one of these, or any.
+    pub fn give_up(&self, to: Seq, of: Option<HashSet<Arc<str>>>) {
+        let mut known = lock(&self.given_up_of);
+        let news = *known != of || self.given_up() != to;
+        *known = of;
+        self.given_up.store(to.0, Ordering::Relaxed);
+        if news {
             self.frames.announce();
         }
     }
 
-    #[must_use]
-    pub fn given_up(&self) -> Seq {
+    fn given_up(&self) -> Seq {
         Seq(self.given_up.load(Ordering::Relaxed))
+    }
+
+    /// Up to which frame.
+    #[must_use]
+    pub fn given_up_of(&self, tenant: &str) -> Seq {
+        if self.given_up() == Seq::NONE {
+            return Seq::NONE;
+        }
+        let of = lock(&self.given_up_of);
+        let is_one = of.as_ref().is_none_or(|of| of.contains(tenant));
+        if is_one { self.given_up() } else { Seq::NONE }
     }
 
     /// The next that came back.
@@ -501,15 +520,26 @@ impl<D: Disk> Handoff<D> {
         Some(ack)
     }
 
-    /// These frames are delivered, or stand in the dead-letter queue.
+    /// These frames are delivered.
     pub fn settled(&mut self, seqs: &[Seq], now: Instant) {
+        self.settle(seqs, true, now);
+    }
+
+    /// These stand in the dead-letter queue: that says nothing of whether the sink takes any.
+    pub fn refused(&mut self, seqs: &[Seq], now: Instant) {
+        self.settle(seqs, false, now);
+    }
+
+    fn settle(&mut self, seqs: &[Seq], passed: bool, now: Instant) {
         for seq in seqs {
             let Out { tenant, charge } =
                 self.out.remove(seq).expect("acked once, and it went over");
             self.out_bytes -= charge;
             let left = self.tenants.get_mut(&tenant).expect("it has something out");
             left.charge -= charge;
-            left.moved_at = now;
+            if passed {
+                left.moved_at = now;
+            }
             if left.charge == 0 {
                 self.tenants.remove(&tenant);
                 if !self.behind.contains_key(&tenant) {
@@ -529,10 +559,20 @@ impl<D: Disk> Handoff<D> {
         self.out.keys().next().is_some_and(|out| *out <= seq) || read_back.any(|at| at.next <= seq)
     }
 
-    /// Frames behind `seq` are acked: whoever is not, holds them up.
+    /// Tenants that hold frames up to `seq`.
     #[must_use]
-    pub fn is_past(&self, seq: Seq) -> bool {
-        self.acked_max > seq
+    pub fn tenants_below(&self, seq: Seq) -> HashSet<Arc<str>> {
+        self.out.range(..=seq).map(|(_, out)| out.tenant.clone()).collect()
+    }
+
+    /// A tenant that does not stand still has frames here, and none of them is up to `seq`.
+    #[must_use]
+    pub fn others_are_past(&self, seq: Seq, now: Instant) -> bool {
+        let hold: HashSet<&Arc<str>> = self.out.range(..=seq).map(|(_, out)| &out.tenant).collect();
+        let behind = |tenant| self.behind.get(tenant).is_some_and(|at| at.next <= seq);
+        let goes_on = |share: &Share| now.saturating_duration_since(share.moved_at) < STILL_TIME;
+        let mut all = self.tenants.iter().filter(|(_, share)| goes_on(share));
+        self.unmet.is_none() && all.any(|(tenant, _)| !hold.contains(tenant) && !behind(tenant))
     }
 
     /// Nothing of this tenant waits for the sink.
@@ -543,8 +583,8 @@ impl<D: Disk> Handoff<D> {
     }
 
     /// See [`Lane::give_up`].
-    pub fn give_up(&self, to: Seq) {
-        self.lane.give_up(to);
+    pub fn give_up(&self, to: Seq, of: HashSet<Arc<str>>) {
+        self.lane.give_up(to, Some(of));
     }
 
     /// How far the sink is now.
