@@ -96,7 +96,8 @@ impl<D: Disk> Backlog<D> {
         let offset = from.map_or(BLOCK_BYTES as u64, |place| place.next_offset);
         // Not in the call below: a borrow there would last until its answer.
         let owner = wal.log.borrow().options.owner;
-        let header = super::read_segment_header(&wal.disk, file, segment, owner).await?;
+        let header = super::read_segment_header(&wal.disk, file).await?;
+        let header = header.and_then(|header| header.check(segment, owner));
         let salt = header.ok().map(|header| header.salt);
         let mut scan = Scan::new(&wal.disk, file, salt, offset, bytes);
         let mut taken = 0;

@@ -121,8 +121,10 @@ pub fn standing(survey: &Survey, sinks: &[String]) -> Standing {
     let trimmed = oldest.previous().min(*durable);
     // What the frames say counts for the sinks that were there when they were written.
     sinks.iter_mut().flatten().for_each(|sink| sink.raise(*told));
-    let known = sinks.iter().flatten().map(Acked::floor).min();
-    if let Some(floor) = known.filter(|floor| *floor < trimmed && checkpoint.generation > 0) {
+    // Where there never was a checkpoint, nothing was removed.
+    let never = survey.slots.is_empty().then_some(*told);
+    let known = sinks.iter().flatten().map(Acked::floor).min().or(never);
+    if let Some(floor) = known.filter(|floor| *floor < trimmed) {
         gaps.push(missing(floor.next(), trimmed));
     }
     let sinks: Vec<Acked> = sinks
