@@ -19,11 +19,12 @@ use crate::track::Ack;
 use io::disk::Disk;
 use io::format::Seq;
 use io::wal::{Acked, Backlog, Durable, Place, Wal};
+use shards::asked::Asked;
 use shards::bell::Bell;
 use shards::ring::Ring;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A durable frame on its way to a sink.
@@ -107,7 +108,7 @@ pub struct Lane {
     acks: Ring<Ack>,
     /// The shard cannot go on without acks. Else they wait until it wakes for another reason, a
     /// second at most: a wake-up for each push would cost more than the push.
-    awaited: AtomicBool,
+    awaited: Asked,
     /// Frames up to here hold up others where nothing of their tenant passes.
     given_up: AtomicU64,
 }
@@ -127,7 +128,7 @@ impl Lane {
         Lane {
             frames: Ring::new(FRAMES_MAX, egress),
             acks: Ring::new(FRAMES_MAX, shard),
-            awaited: AtomicBool::new(false),
+            awaited: Asked::default(),
             given_up: AtomicU64::new(0),
         }
     }
@@ -151,16 +152,15 @@ impl Lane {
 
     /// From now on, every ack wakes the shard.
     pub fn await_all(&self) {
-        self.awaited.store(true, Ordering::SeqCst);
+        self.awaited.ask(true);
     }
 
     /// Tells the shard what became of its frames.
     pub fn ack(&self, ack: Ack) {
         let urgent = !ack.rejected.is_empty();
         self.acks.push_quietly(ack).expect("the way back holds an ack for each frame");
-        // Against [`Handoff::await_acks`]: one of the two sees what the other did.
-        fence(Ordering::SeqCst);
-        if urgent || self.awaited.load(Ordering::Relaxed) {
+        // Against [`Handoff::await_acks`].
+        if self.awaited.is_wanted() || urgent {
             self.acks.announce();
         }
     }
@@ -574,8 +574,7 @@ impl<D: Disk> Handoff<D> {
     pub fn await_acks(&self, draining: bool) -> bool {
         let room = self.unmet.is_none() && self.behind.is_empty() && self.waiting.is_empty();
         let needed = draining || !room || self.left() < self.out_bytes;
-        self.lane.awaited.store(needed, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.lane.awaited.ask(needed);
         !needed || self.lane.acks.is_empty()
     }
 
