@@ -8,7 +8,7 @@ use super::log::{CursorTable, Segment};
 use super::recovery::{Judged, Seen, judge};
 use super::scan::{Damage, Scan, Step};
 use super::{WalError, read_segment_header};
-use crate::disk::{Disk, DiskError};
+use crate::disk::{Disk, DiskError, Entry};
 use crate::format::{
     BLOCK_BYTES, CHECKPOINT_SLOTS, Checkpoint, Cursor, FormatError, FrameHeader, SegmentHeader,
     Seq, parse_segment_name, segment_name,
@@ -214,6 +214,28 @@ pub async fn survey<D: Disk>(disk: &D, owner: u32, reach: Reach) -> Result<Surve
     Ok(Survey { slots, checkpoint, segments, acked, durable: next.previous(), cursors })
 }
 
+/// Refuses a log of a format that cannot be read, by the heads of its files.
+pub async fn check_format<D: Disk>(disk: &D) -> Result<(), WalError> {
+    for Entry { name, .. } in disk.list().await? {
+        let is_slot = CHECKPOINT_SLOTS.contains(&&*name);
+        if !is_slot && parse_segment_name(&name).is_none() {
+            continue;
+        }
+        let file = disk.open(&name).await?;
+        let head = disk.read(&file, 0, BLOCK_BYTES).await?;
+        disk.close(file).await?;
+        let error = if is_slot {
+            Checkpoint::decode(&head).err()
+        } else {
+            SegmentHeader::decode(&head).err()
+        };
+        if let Some(source @ FormatError::Version { .. }) = error {
+            return Err(WalError::Format { name, source });
+        }
+    }
+    Ok(())
+}
+
 /// A frame's bytes once more; [`FrameView::decode`](crate::format::FrameView::decode) reads them.
 pub async fn read_frame<D: Disk>(
     disk: &D,
@@ -273,7 +295,8 @@ impl<D: Disk> RollForward<'_, D> {
                 Ok(cursors) => cursors.into_iter().for_each(|c| self.cursors.replace(c)),
                 Err(error) => surveyed.cursor_errors.push(error),
             }
-            self.acked = self.acked.max(header.acked);
+            // No frame knows of acks of its own, or of later ones.
+            self.acked = self.acked.max(header.acked.min(header.seq.previous()));
         }
         self.watermark = self.watermark.max(judged.last);
         surveyed.last_seq = judged.last;
