@@ -526,12 +526,10 @@ fn lock_data_dir(data_dir: &Path) -> Result<fs::File, RunError> {
 fn check_format(data_dir: &Path) -> Result<(), RunError> {
     let homes = homes(data_dir, true);
     for home in homes.map_err(|e| RunError::Setup(format!("{}: {e}", data_dir.display())))? {
-        match block_on(survey::check_format(&PlainDisk::read_only(&home.dir))) {
-            Err(error @ WalError::Format { .. }) => {
-                return Err(RunError::Setup(format!("{}/{error}", home.dir.display())));
-            }
-            // What else is wrong, its shard says.
-            Ok(()) | Err(_) => {}
+        let checked = block_on(survey::check_format(&PlainDisk::read_only(&home.dir)));
+        // What else may be wrong, its shard says.
+        if let Err(error @ WalError::Format { .. }) = checked {
+            return Err(RunError::Setup(format!("{}/{error}", home.dir.display())));
         }
     }
     Ok(())
