@@ -115,17 +115,13 @@ impl<D: Disk> Backlog<D> {
             };
             damage = damage.or(found.damage.as_ref().map(|damage| damage.error.clone()));
             let seq = found.header.seq;
-            if seq < self.next {
+            // Behind `last` stands what a later segment superseded, or what is not durable yet.
+            if seq < self.next || seq > last {
                 continue;
             }
             if seq > self.next {
-                let gap_last = seq.previous().min(last);
-                batch.gaps.push(self.gap(segment, gap_last, damage.take()));
+                batch.gaps.push(self.gap(segment, seq.previous(), damage.take()));
                 wal.disk.quarantine(&segment_name(segment)).await?;
-                self.next = gap_last.next();
-                if seq > last {
-                    return Ok(());
-                }
             }
             let frame = Durable::of(&scan.view(&found), segment, found.offset);
             taken += frame.body.len();

@@ -223,7 +223,8 @@ fn files(mut input: Input<'_>) -> BTreeMap<String, Vec<u8>> {
                 files.entry(name.clone()).or_default().extend(block);
             }
             3 => {
-                let slot = if input.byte().is_multiple_of(2) { "checkpoint.a" } else { "checkpoint.b" };
+                let slot =
+                    if input.byte().is_multiple_of(2) { "checkpoint.a" } else { "checkpoint.b" };
                 files.insert(slot.to_owned(), a_checkpoint(&mut input));
             }
             4 => {
