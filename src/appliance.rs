@@ -7,6 +7,7 @@ use crate::desk::{Desk, Slot};
 use crate::egress::Egress;
 use crate::handoff::Lane;
 use crate::ingest::{self, FileEvent, Links, ShardError, SinkLinks};
+use crate::inspect::log::homes;
 use crate::intake::{self, Intake};
 use crate::panel::Panel;
 use crate::push::Client;
@@ -14,8 +15,11 @@ use crate::receive::{self, Receiver};
 use crate::server::{self, Status};
 use crate::{discover, options, place, systemd};
 use config::Config;
+use futures_lite::future::block_on;
 use io::format::Cursor;
 use io::http::{self, Doorman};
+use io::plain::PlainDisk;
+use io::wal::{WalError, survey};
 use perf::metrics::Metrics;
 use shards::bell::Bell;
 use shards::executor::{self, ExecutorError};
@@ -96,6 +100,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     executor::check_io_uring()?;
     let plan = Plan::of_this_machine(&options::topology(config))?;
     let _lock = lock_data_dir(&config.data_dir)?;
+    check_format(&config.data_dir)?;
     let apis = bind_shared(config.server.listen, plan.shards.len(), "server.listen")?;
     let metrics_listener = bind(config.metrics.listen, "metrics.listen")?;
     let (report, reports) = mpsc::channel();
@@ -515,6 +520,19 @@ fn lock_data_dir(data_dir: &Path) -> Result<fs::File, RunError> {
         fs::TryLockError::Error(error) => setup(format!("{}: {error}", path.display())),
     })?;
     Ok(file)
+}
+
+/// Before any shard starts and changes its own log: all of them are of a format that this program reads.
+fn check_format(data_dir: &Path) -> Result<(), RunError> {
+    let homes = homes(data_dir, true);
+    for home in homes.map_err(|e| RunError::Setup(format!("{}: {e}", data_dir.display())))? {
+        let checked = block_on(survey::check_format(&PlainDisk::read_only(&home.dir)));
+        // What else may be wrong, its shard says.
+        if let Err(error @ WalError::Format { .. }) = checked {
+            return Err(RunError::Setup(format!("{}/{error}", home.dir.display())));
+        }
+    }
+    Ok(())
 }
 
 /// One more than the highest shard that has a directory.

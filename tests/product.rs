@@ -14,8 +14,9 @@
 //! - [`answers`]: every answer in depth: tenants, bad lines, limits, clocks, dead letters;
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`tools`]: the commands for what a data_dir holds;
+//! - [`golden`]: what other versions left on the disk;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
-//! - [`corpora`]: what a fuzzer made of bodies, taken in by the library;
+//! - [`corpora`]: what a fuzzer made of bodies and directories, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one; [`refusals`]: what becomes of what it
 //!   refuses.
 
@@ -29,6 +30,7 @@ mod crash;
 mod dlq;
 mod files;
 mod gateway;
+mod golden;
 mod http;
 mod lines;
 mod loki;

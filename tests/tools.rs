@@ -12,13 +12,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-struct Output {
-    code: Option<i32>,
-    out: String,
-    errors: String,
+pub struct Output {
+    pub code: Option<i32>,
+    pub out: String,
+    pub errors: String,
 }
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     let output = Command::new(BINARY).args(args).output().unwrap();
     Output {
         code: output.status.code(),
@@ -40,11 +40,11 @@ fn good(setup: &Setup, args: &[&str]) -> String {
     out
 }
 
-fn json(text: &str) -> Value {
+pub fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn json_lines(text: &str) -> Vec<Value> {
+pub fn json_lines(text: &str) -> Vec<Value> {
     text.lines().map(json).collect()
 }
 
@@ -54,7 +54,7 @@ fn lines(text: &str) -> Vec<String> {
 }
 
 /// Everything under a directory.
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -524,7 +524,7 @@ fn a_log_of_another_version_or_shard_is_left_as_it_is() {
 
     let mut bytes = good_bytes.clone();
     bytes[8..12].copy_from_slice(&[9, 0, 9, 0]);
-    let crc = crc32c(&bytes[..4092]);
+    let crc = crc32c::crc32c(&bytes[..4092]);
     bytes[4092..4096].copy_from_slice(&crc.to_le_bytes());
     fs::write(&frame.file, &bytes).unwrap();
     File::create(bed.setup.data_dir().join("lock")).unwrap();
@@ -547,7 +547,7 @@ fn a_log_of_another_version_or_shard_is_left_as_it_is() {
     // Strayed in from another shard.
     let mut bytes = good_bytes;
     bytes[12] ^= 7;
-    let crc = crc32c(&bytes[..4092]);
+    let crc = crc32c::crc32c(&bytes[..4092]);
     bytes[4092..4096].copy_from_slice(&crc.to_le_bytes());
     fs::write(&frame.file, &bytes).unwrap();
     let before = contents(&bed.setup.data_dir());
@@ -558,13 +558,6 @@ fn a_log_of_another_version_or_shard_is_left_as_it_is() {
     assert_eq!(refused.code, Some(78));
     assert!(refused.errors.contains("move it back to where it belongs"), "{}", refused.errors);
     assert!(contents(&bed.setup.data_dir()) == before, "something was changed");
-}
-
-fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
-    !bytes
-        .iter()
-        .fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
 #[test]

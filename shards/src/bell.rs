@@ -3,10 +3,10 @@
 //! A bell remembers that it was rung, so that a ring between "nothing to do" and "wait" is heard.
 //! Many rings before a wait are one.
 
-use atomic_waker::AtomicWaker;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{AtomicWaker, Condvar, Mutex};
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -123,7 +123,7 @@ impl Drop for Place<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::Arc;

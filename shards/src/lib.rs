@@ -5,9 +5,14 @@
 
 pub mod topology;
 
+#[cfg(not(loom))]
 pub mod executor;
+#[cfg(not(loom))]
 pub mod uring;
 
+mod sync;
+
+pub mod asked;
 pub mod bell;
 pub mod credit;
 pub mod rate;

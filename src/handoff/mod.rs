@@ -20,10 +20,11 @@ use crate::track::Ack;
 use io::disk::Disk;
 use io::format::Seq;
 use io::wal::{Acked, Backlog, Durable, Place, Wal};
+use shards::asked::Asked;
 use shards::bell::Bell;
 use shards::ring::Ring;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -108,7 +109,7 @@ pub struct Lane {
     acks: Ring<Ack>,
     /// The shard cannot go on without acks. Else they wait until it wakes for another reason, a
     /// second at most: a wake-up for each push would cost more than the push.
-    awaited: AtomicBool,
+    awaited: Asked,
     /// Frames up to here hold up others where nothing of their tenant passes; 0: none do.
     given_up: AtomicU64,
     /// Of which tenants; of all, where it is none.
@@ -130,7 +131,7 @@ impl Lane {
         Lane {
             frames: Ring::new(FRAMES_MAX, egress),
             acks: Ring::new(FRAMES_MAX, shard),
-            awaited: AtomicBool::new(false),
+            awaited: Asked::default(),
             given_up: AtomicU64::new(0),
             given_up_of: Mutex::default(),
         }
@@ -170,16 +171,15 @@ impl Lane {
 
     /// From now on, every ack wakes the shard.
     pub fn await_all(&self) {
-        self.awaited.store(true, Ordering::SeqCst);
+        self.awaited.ask(true);
     }
 
     /// Tells the shard what became of its frames.
     pub fn ack(&self, ack: Ack) {
         let urgent = !ack.rejected.is_empty();
         self.acks.push_quietly(ack).expect("the way back holds an ack for each frame");
-        // Against [`Handoff::await_acks`]: one of the two sees what the other did.
-        fence(Ordering::SeqCst);
-        if urgent || self.awaited.load(Ordering::Relaxed) {
+        // Against [`Handoff::await_acks`].
+        if self.awaited.is_wanted() || urgent {
             self.acks.announce();
         }
     }
@@ -624,8 +624,7 @@ impl<D: Disk> Handoff<D> {
     pub fn await_acks(&self, draining: bool) -> bool {
         let room = self.unmet.is_none() && self.behind.is_empty() && self.waiting.is_empty();
         let needed = draining || !room || self.left() < self.out_bytes;
-        self.lane.awaited.store(needed, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.lane.awaited.ask(needed);
         !needed || self.lane.acks.is_empty()
     }
 

@@ -92,12 +92,14 @@ impl<D: Disk> Backlog<D> {
         batch: &mut Batch,
     ) -> Result<(), WalError> {
         let (_, file) = self.file.as_ref().expect("just opened");
-        let from = self.place.filter(|place| place.segment == segment);
-        let offset = from.map_or(BLOCK_BYTES as u64, |place| place.next_offset);
         // Not in the call below: a borrow there would last until its answer.
         let owner = wal.log.borrow().options.owner;
-        let header = super::read_segment_header(&wal.disk, file, segment, owner).await?;
+        let header = super::read_segment_header(&wal.disk, file).await?;
+        let header = header.and_then(|header| header.check(segment, owner));
         let salt = header.ok().map(|header| header.salt);
+        // Without a header, the first whole frame says which others count.
+        let from = self.place.filter(|place| place.segment == segment && salt.is_some());
+        let offset = from.map_or(BLOCK_BYTES as u64, |place| place.next_offset);
         let mut scan = Scan::new(&wal.disk, file, salt, offset, bytes);
         let mut taken = 0;
         let mut damage = None;
@@ -114,17 +116,13 @@ impl<D: Disk> Backlog<D> {
             };
             damage = damage.or(found.damage.as_ref().map(|damage| damage.error.clone()));
             let seq = found.header.seq;
-            if seq < self.next {
+            // Behind `last` stands what a later segment superseded, or what is not durable yet.
+            if seq < self.next || seq > last {
                 continue;
             }
             if seq > self.next {
-                let gap_last = seq.previous().min(last);
-                batch.gaps.push(self.gap(segment, gap_last, damage.take()));
+                batch.gaps.push(self.gap(segment, seq.previous(), damage.take()));
                 wal.disk.quarantine(&segment_name(segment)).await?;
-                self.next = gap_last.next();
-                if seq > last {
-                    return Ok(());
-                }
             }
             let frame = Durable::of(&scan.view(&found), segment, found.offset);
             taken += frame.body.len();

@@ -289,23 +289,24 @@ impl Durable {
     }
 }
 
-/// The header of the segment called `name`, checked against its name and owner.
 async fn read_segment_header<D: Disk>(
     disk: &D,
     file: &D::File,
-    first_seq: Seq,
-    owner: u32,
 ) -> Result<Result<SegmentHeader, FormatError>, DiskError> {
-    let block = disk.read(file, 0, BLOCK_BYTES).await?;
-    Ok(SegmentHeader::decode(&block).and_then(|header| {
+    Ok(SegmentHeader::decode(&disk.read(file, 0, BLOCK_BYTES).await?))
+}
+
+impl SegmentHeader {
+    /// As it has to be by its place.
+    fn check(self, first_seq: Seq, owner: u32) -> Result<SegmentHeader, FormatError> {
         for (what, found, expected) in [
-            ("the segment's owner", u64::from(header.owner), u64::from(owner)),
-            ("the segment's first sequence number", header.first_seq.0, first_seq.0),
+            ("the segment's owner", u64::from(self.owner), u64::from(owner)),
+            ("the segment's first sequence number", self.first_seq.0, first_seq.0),
         ] {
             if found != expected {
                 return Err(FormatError::Unexpected { what, found, expected });
             }
         }
-        Ok(header)
-    }))
+        Ok(self)
+    }
 }

@@ -128,8 +128,10 @@ pub fn standing(survey: &Survey, sinks: &[String]) -> Standing {
     let trimmed = oldest.previous().min(*durable);
     // What the frames say counts for the sinks that were there when they were written.
     sinks.iter_mut().flatten().for_each(|sink| sink.raise(*told));
-    let known = sinks.iter().flatten().map(Acked::floor).min();
-    if let Some(floor) = known.filter(|floor| *floor < trimmed && checkpoint.generation > 0) {
+    // Where there never was a checkpoint, nothing was removed.
+    let never = survey.slots.is_empty().then_some(*told);
+    let known = sinks.iter().flatten().map(Acked::floor).min().or(never);
+    if let Some(floor) = known.filter(|floor| *floor < trimmed) {
         gaps.push(missing(floor.next(), trimmed));
     }
     let sinks: Vec<Acked> = sinks
@@ -186,7 +188,7 @@ pub struct Judged {
 /// | what is met where `next` is expected | below the watermark | above it, last segment |
 /// |---|---|---|
 /// | the frame | counts | counts |
-/// | a later frame | gap, goes on behind it | torn: it and the rest were never acknowledged |
+/// | a later frame | gap, goes on behind it | torn: it was never acknowledged |
 /// | nothing more | gap up to the watermark | the end |
 /// | an older frame | a stale copy, passed over | likewise |
 ///
@@ -203,9 +205,10 @@ pub(super) fn judge(seen: &[Seen], first: Seq, watermark: Seq, successor: Option
             continue;
         }
         if seen.seq > next && seen.seq.previous() > watermark {
-            // The hole reaches above the watermark: what is behind it was written, never synced.
+            // The hole reaches above the watermark: what is behind it was written, never synced. Where blocks
+            // changed places, what was durable may come later.
             judged.torn = true;
-            break;
+            continue;
         }
         if seen.seq > next {
             judged.gaps.push(SeqRange { first: next, last: seen.seq.previous() });
@@ -255,6 +258,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_was_durable_counts_behind_what_was_not() {
+        let seen = [(1, 0), (9, 3), (3, 2)].map(|(s, d)| Seen { seq: Seq(s), durable: Seq(d) });
+        let judged = judge(&seen, Seq(1), Seq(0), None);
+        let gaps = vec![SeqRange { first: Seq(2), last: Seq(2) }];
+        assert_eq!(judged, Judged { kept: vec![0, 2], gaps, torn: true, last: Seq(3) });
     }
 
     #[test]

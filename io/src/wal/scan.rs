@@ -112,8 +112,10 @@ impl<'a, D: Disk> Scan<'a, D> {
         if self.salt.is_some_and(|salt| salt != header.salt) && !crate::planted!(SaltIgnored) {
             return Ok(Block::Stale);
         }
-        if !self.load(offset, header.frame_bytes()).await? {
-            let (expected, found) = (header.frame_bytes(), self.window.len());
+        // Not the padding: a file that is cut there has all of the frame.
+        let bytes = header.body_range().end;
+        if !self.load(offset, bytes).await? {
+            let (expected, found) = (bytes, self.window.len());
             return Ok(Block::Damaged(FormatError::Short { expected, found }));
         }
         match FrameView::decode(&self.window[self.index(offset)..]) {

@@ -8,7 +8,7 @@ use super::log::{CursorTable, Segment};
 use super::recovery::{Judged, Seen, judge};
 use super::scan::{Damage, Scan, Step};
 use super::{WalError, read_segment_header};
-use crate::disk::{Disk, DiskError};
+use crate::disk::{Disk, DiskError, Entry};
 use crate::format::{
     BLOCK_BYTES, CHECKPOINT_SLOTS, Checkpoint, Cursor, FormatError, FrameHeader, SegmentHeader,
     Seq, parse_segment_name, segment_name,
@@ -56,6 +56,8 @@ pub struct Surveyed {
     /// As long as the file is.
     pub bytes: u64,
     pub header: Result<SegmentHeader, FormatError>,
+    /// Whole, but of another log or under another name.
+    foreign: bool,
     /// All whole frames, in the order of their places; none where it was not read.
     pub frames: Vec<Frame>,
     pub judged: Judged,
@@ -97,7 +99,7 @@ impl Surveyed {
     /// Whole, but of another log or under another name.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
-        matches!(self.header, Err(FormatError::Unexpected { .. }))
+        self.foreign
     }
 
     /// It was there when the directory was listed, and is no more.
@@ -109,6 +111,53 @@ impl Surveyed {
     /// The frames that count.
     pub fn kept(&self) -> impl DoubleEndedIterator<Item = &Frame> {
         self.judged.kept.iter().map(|at| &self.frames[*at])
+    }
+
+    /// A segment of which the header alone was read. Refuses a format that cannot be read.
+    async fn head<D: Disk>(
+        disk: &D,
+        owner: u32,
+        first_seq: Seq,
+        bytes: u64,
+    ) -> Result<Surveyed, WalError> {
+        let mut surveyed = Surveyed {
+            name: segment_name(first_seq),
+            first_seq,
+            last_seq: first_seq.previous(),
+            bytes,
+            header: Err(FormatError::Short { expected: BLOCK_BYTES, found: 0 }),
+            foreign: false,
+            frames: Vec::new(),
+            judged: Judged::default(),
+            damage: Vec::new(),
+            stale: Vec::new(),
+            cursor_errors: Vec::new(),
+            unreadable: None,
+        };
+        if let Err(error) = surveyed.read_head(disk, owner).await {
+            surveyed.unreadable = Some(error);
+        }
+        if let Err(source @ FormatError::Version { .. }) = surveyed.header {
+            return Err(WalError::Format { name: surveyed.name, source });
+        }
+        Ok(surveyed)
+    }
+
+    async fn read_head<D: Disk>(&mut self, disk: &D, owner: u32) -> Result<(), DiskError> {
+        let file = disk.open(&self.name).await?;
+        let found = read_segment_header(disk, &file).await?;
+        self.header = found.clone().and_then(|header| header.check(self.first_seq, owner));
+        if let (Ok(header), Err(_)) = (found, &self.header) {
+            // Frames with another salt than its own: the segment is in its place, and of it the header
+            // alone was overwritten.
+            let start = BLOCK_BYTES as u64;
+            let mut scan = Scan::new(disk, &file, Some(header.salt), start, self.bytes);
+            self.foreign = match scan.next().await? {
+                Step::Frame(_) => true,
+                Step::End { .. } => scan.stale().is_empty(),
+            };
+        }
+        disk.close(file).await
     }
 
     pub(super) fn segment(&self) -> Segment {
@@ -136,7 +185,6 @@ pub async fn survey<D: Disk>(disk: &D, owner: u32, reach: Reach) -> Result<Surve
     checkpoint.cursors.iter().for_each(|cursor| cursors.replace(cursor.clone()));
     let mut roll = RollForward {
         disk,
-        owner,
         reach,
         checkpointed: checkpoint.durable,
         watermark: checkpoint.durable,
@@ -145,17 +193,47 @@ pub async fn survey<D: Disk>(disk: &D, owner: u32, reach: Reach) -> Result<Surve
         met: Vec::new(),
         next: checkpoint.durable.next(),
     };
-    let names: Vec<(Seq, u64)> = entries
-        .iter()
-        .filter_map(|entry| Some((parse_segment_name(&entry.name)?, entry.bytes)))
-        .collect();
     let mut segments = Vec::new();
-    for (at, (first_seq, bytes)) in names.iter().enumerate() {
-        let successor = names.get(at + 1).map(|(first_seq, _)| *first_seq);
-        segments.push(roll.segment(*first_seq, *bytes, successor).await?);
+    for entry in &entries {
+        let Some(first_seq) = parse_segment_name(&entry.name) else { continue };
+        segments.push(Surveyed::head(disk, owner, first_seq, entry.bytes).await?);
+    }
+    // From the last on: what strayed in supersedes nothing.
+    let mut successor = None;
+    let mut successors = Vec::with_capacity(segments.len());
+    for segment in segments.iter().rev() {
+        successors.push(successor);
+        successor = Some(segment.first_seq).filter(|_| !segment.foreign).or(successor);
+    }
+    for (segment, successor) in segments.iter_mut().zip(successors.into_iter().rev()) {
+        if !segment.foreign {
+            roll.segment(segment, successor).await;
+        }
     }
     let RollForward { acked, cursors, next, .. } = roll;
     Ok(Survey { slots, checkpoint, segments, acked, durable: next.previous(), cursors })
+}
+
+/// Refuses a log of a format that cannot be read, by the heads of its files.
+pub async fn check_format<D: Disk>(disk: &D) -> Result<(), WalError> {
+    for Entry { name, .. } in disk.list().await? {
+        let is_slot = CHECKPOINT_SLOTS.contains(&&*name);
+        if !is_slot && parse_segment_name(&name).is_none() {
+            continue;
+        }
+        let file = disk.open(&name).await?;
+        let head = disk.read(&file, 0, BLOCK_BYTES).await?;
+        disk.close(file).await?;
+        let error = if is_slot {
+            Checkpoint::decode(&head).err()
+        } else {
+            SegmentHeader::decode(&head).err()
+        };
+        if let Some(source @ FormatError::Version { .. }) = error {
+            return Err(WalError::Format { name, source });
+        }
+    }
+    Ok(())
 }
 
 /// A frame's bytes once more; [`FrameView::decode`](crate::format::FrameView::decode) reads them.
@@ -169,7 +247,6 @@ pub async fn read_frame<D: Disk>(
 
 struct RollForward<'a, D: Disk> {
     disk: &'a D,
-    owner: u32,
     reach: Reach,
     /// What the checkpoint knows of.
     checkpointed: Seq,
@@ -184,43 +261,21 @@ struct RollForward<'a, D: Disk> {
 }
 
 impl<D: Disk> RollForward<'_, D> {
-    async fn segment(
-        &mut self,
-        first_seq: Seq,
-        bytes: u64,
-        successor: Option<Seq>,
-    ) -> Result<Surveyed, WalError> {
-        let mut surveyed = Surveyed {
-            name: segment_name(first_seq),
-            first_seq,
-            last_seq: first_seq.previous(),
-            bytes,
-            header: Err(FormatError::Short { expected: BLOCK_BYTES, found: 0 }),
-            frames: Vec::new(),
-            judged: Judged::default(),
-            damage: Vec::new(),
-            stale: Vec::new(),
-            cursor_errors: Vec::new(),
-            unreadable: None,
-        };
+    async fn segment(&mut self, surveyed: &mut Surveyed, successor: Option<Seq>) {
         let passed =
             successor.filter(|next| self.reach == Reach::Tail && next.previous() <= self.watermark);
         self.met.clear();
-        if let Err(error) = self.read(&mut surveyed, passed.is_none()).await {
+        if passed.is_none()
+            && surveyed.unreadable.is_none()
+            && let Err(error) = self.read(surveyed).await
+        {
             surveyed.unreadable = Some(error);
-        }
-        if let Err(source @ FormatError::Version { .. }) = surveyed.header {
-            return Err(WalError::Format { name: surveyed.name, source });
-        }
-        if surveyed.is_foreign() {
-            return Ok(surveyed);
         }
         match passed {
             Some(successor) => surveyed.last_seq = successor.previous(),
-            None => self.judge(&mut surveyed, successor),
+            None => self.judge(surveyed, successor),
         }
         self.next = self.next.max(surveyed.last_seq.next());
-        Ok(surveyed)
     }
 
     /// Which of the frames that were met count, and what they say.
@@ -240,24 +295,20 @@ impl<D: Disk> RollForward<'_, D> {
                 Ok(cursors) => cursors.into_iter().for_each(|c| self.cursors.replace(c)),
                 Err(error) => surveyed.cursor_errors.push(error),
             }
-            self.acked = self.acked.max(header.acked);
+            // No frame knows of acks of its own, or of later ones.
+            self.acked = self.acked.max(header.acked.min(header.seq.previous()));
         }
         self.watermark = self.watermark.max(judged.last);
         surveyed.last_seq = judged.last;
         surveyed.judged = judged;
     }
 
-    /// The header, and where they are wanted the whole frames.
-    async fn read(&mut self, to: &mut Surveyed, frames: bool) -> Result<(), DiskError> {
+    /// The whole frames.
+    async fn read(&mut self, to: &mut Surveyed) -> Result<(), DiskError> {
         let file = self.disk.open(&to.name).await?;
-        to.header = read_segment_header(self.disk, &file, to.first_seq, self.owner).await?;
-        let ours =
-            !matches!(to.header, Err(FormatError::Version { .. } | FormatError::Unexpected { .. }));
-        if frames && ours {
-            // Without a header they do as well: each repeats the salt.
-            let salt = to.header.as_ref().ok().map(|header| header.salt);
-            self.frames(&file, salt, to).await?;
-        }
+        // Without a header they do as well: each repeats the salt.
+        let salt = to.header.as_ref().ok().map(|header| header.salt);
+        self.frames(&file, salt, to).await?;
         self.disk.close(file).await
     }
 
