@@ -379,6 +379,14 @@ impl Track {
                 continue;
             };
             let size = piece.frame.raw_len as usize;
+            if planned.is_none() && self.learned.is_some_and(|(fits, _)| size > fits) {
+                // A frame alone is too much, too.
+                if let Some((halves, _)) = self.halve_piece(&piece) {
+                    let pieces = &mut self.queue(key).pieces;
+                    halves.into_iter().rev().for_each(|half| pieces.push_front(half));
+                    continue;
+                }
+            }
             if planned.is_none() && !pieces.is_empty() && bytes + size > bytes_max {
                 self.queue(key).pieces.push_front(piece);
                 break;

@@ -133,7 +133,8 @@ pub fn log(data: &[u8]) {
     let files = files(Input(data));
     let disk = SimDisk::default();
     for (name, bytes) in &files {
-        run(disk.create(name, bytes.len() as u64, bytes.clone())).expect("there is room");
+        run(disk.create(name, BLOCK_BYTES as u64, vec![0; BLOCK_BYTES])).expect("there is room");
+        disk.damage(name, |contents| contents.clone_from(bytes));
     }
     let looked = run(survey(&disk, 0, Reach::Everything)).expect("it is of this version");
     let stands = standing(&looked, &options().sinks);
