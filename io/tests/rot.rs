@@ -181,7 +181,8 @@ fn start(disk: &SimDisk) -> Start {
 fn disk_of(files: &Files) -> SimDisk {
     let disk = SimDisk::default();
     for (name, bytes) in files {
-        run(disk.create(name, bytes.len() as u64, bytes.clone())).unwrap();
+        run(disk.create(name, BLOCK_BYTES as u64, vec![0; BLOCK_BYTES])).unwrap();
+        disk.damage(name, |contents| contents.clone_from(bytes));
     }
     disk
 }

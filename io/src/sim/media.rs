@@ -251,7 +251,7 @@ impl Media {
     pub fn read(&self, file: usize, at: usize, bytes: usize) -> Vec<u8> {
         let file = &self.files[file];
         let end = (at + bytes).min(file.bytes);
-        let mut read = Vec::with_capacity(bytes);
+        let mut read = Vec::with_capacity(end.saturating_sub(at));
         for block in file.visible.iter().skip(at / BLOCK_BYTES) {
             let left = end.saturating_sub(at + read.len());
             read.extend_from_slice(&block[..left.min(BLOCK_BYTES)]);
