@@ -4,15 +4,18 @@
 //! `egress-S-N` (the senders of sink S, on the egress CPU), `discover` (on the egress CPU, too).
 
 use crate::desk::{Desk, Slot};
+use crate::dlq::Reason;
 use crate::egress::Egress;
 use crate::handoff::Lane;
 use crate::ingest::{self, FileEvent, Links, ShardError, SinkLinks};
 use crate::inspect::log::homes;
 use crate::intake::{self, Intake};
+use crate::monitor::{Board, INTERVAL, Monitor};
 use crate::panel::Panel;
 use crate::push::Client;
 use crate::receive::{self, Receiver};
 use crate::server::{self, Status};
+use crate::sightings::Sightings;
 use crate::{discover, options, place, systemd};
 use config::Config;
 use futures_lite::future::block_on;
@@ -21,6 +24,7 @@ use io::http::{self, Doorman};
 use io::plain::PlainDisk;
 use io::wal::{WalError, survey};
 use perf::metrics::Metrics;
+use perf::recorder::{Recorder, Times};
 use shards::bell::Bell;
 use shards::executor::{self, ExecutorError};
 use shards::rate::Rates;
@@ -118,7 +122,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let sinks: Vec<String> = config.sinks.iter().map(|sink| sink.name.clone()).collect();
     let status = Arc::new(Status {
         ready: AtomicBool::new(false),
-        metrics: Metrics::new(count, &sinks, env!("CARGO_PKG_VERSION")),
+        stopping: AtomicBool::new(false),
+        metrics: metrics(config, count, &sinks),
+        board: Board::default(),
     });
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -139,7 +145,15 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     for (sink, bell) in egress_bells.into_iter().enumerate() {
         egresses.push(start_egress(config, sink, &plan, &links, bell, &stop)?);
     }
-    let panel = Arc::new(Panel { status: status.clone(), desk, egresses });
+    let cpus = (0..count).map(|shard| plan.shards[shard % plan.shards.len()]).collect();
+    let monitor = Monitor::new(options::monitor(config, cpus), status.clone(), egresses.clone());
+    let panel = Arc::new(Panel {
+        status: status.clone(),
+        desk,
+        egresses,
+        sightings: links.iter().map(|links| links.sightings.clone()).collect(),
+        config: options::shown(config),
+    });
     let (doorman, rates) =
         (Arc::new(options::doorman(config, descriptors)), Arc::new(options::rates(config)));
     let (mut apis, mut metrics_listener) = (apis.into_iter(), Some(metrics_listener));
@@ -159,7 +173,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     }
 
     let mut cursors = Vec::new();
-    let mut run = Running { stop, status, alive: count, error: None, deadline: None };
+    let mut run = Running { stop, status, monitor, alive: count, error: None, deadline: None };
     for _ in 0..count {
         match reports.recv() {
             Ok(Report::Recovered { cursors: more }) => cursors.extend(more),
@@ -179,6 +193,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 struct Running {
     stop: Stop,
     status: Arc<Status>,
+    monitor: Monitor,
     alive: usize,
     error: Option<RunError>,
     deadline: Option<Instant>,
@@ -190,10 +205,16 @@ impl Running {
         reports: &mpsc::Receiver<Report>,
         drain_timeout: Duration,
     ) -> Result<(), RunError> {
-        let watchdog = systemd::watchdog_interval();
+        let interval = systemd::watchdog_interval().unwrap_or(INTERVAL).min(INTERVAL);
+        let mut look_at = Instant::now();
         while self.alive > 0 {
-            let wait = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let wait = wait.into_iter().chain(watchdog).min().unwrap_or(Duration::from_secs(3600));
+            let now = Instant::now();
+            if look_at <= now {
+                self.monitor.look(self.alive);
+                look_at = now + interval;
+            }
+            let next = self.deadline.into_iter().chain([look_at]).min().expect("one at least");
+            let wait = next.saturating_duration_since(Instant::now());
             match reports.recv_timeout(wait) {
                 Ok(report) => self.take(report, drain_timeout),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -226,6 +247,7 @@ impl Running {
             Report::Discovered => {
                 if self.stop.phase() == Phase::Running {
                     self.status.ready.store(true, Ordering::Release);
+                    self.monitor.look(self.alive);
                     systemd::ready();
                     tracing::info!("ready");
                 }
@@ -256,11 +278,28 @@ impl Running {
 
     fn drain(&mut self, drain_timeout: Duration) {
         self.status.ready.store(false, Ordering::Release);
+        self.status.stopping.store(true, Ordering::Release);
         systemd::stopping();
         self.stop.advance(Phase::Draining);
         let time = drain_timeout.saturating_sub(LEAVE_TIME.min(drain_timeout / 4));
         self.deadline.get_or_insert(Instant::now() + time);
     }
+}
+
+/// With what is known from the start.
+fn metrics(config: &Config, shards: usize, sinks: &[String]) -> Metrics {
+    let times = Times::new(shards, sinks.len(), config.slo.latency, config.metrics.latency);
+    let reasons: Vec<&str> = Reason::names().chain(["other"]).collect();
+    let metrics = Metrics::new(shards, sinks, &reasons, times);
+    let version = env!("CARGO_PKG_VERSION");
+    metrics.info("log_capturer_build_info", "Constant 1; what runs.", "version", version);
+    let hash = options::hash(config);
+    let help = "Constant 1; a hash of the configuration in force, without its secrets.";
+    metrics.info("log_capturer_config_info", help, "hash", &hash);
+    metrics.whole.reloads.inc();
+    metrics.whole.reload_successful.set(1);
+    metrics.whole.reload_success_time.set((perf::clock::unix_ns() / 1_000_000) as f64 / 1e3);
+    metrics
 }
 
 fn link(
@@ -273,8 +312,10 @@ fn link(
     let (source_bell, ack_bell) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
     stop.rings(source_bell.clone());
     stop.rings(ack_bell.clone());
+    let metrics = &status.metrics;
     Links {
         events: Arc::new(Ring::new(EVENTS_MAX, source_bell.clone())),
+        sightings: Arc::new(Sightings::new(source_bell.clone())),
         source_bell,
         sinks: sinks
             .iter()
@@ -286,13 +327,17 @@ fn link(
                     lane: lane(),
                     replays: lane(),
                     slot: Arc::new(Slot::new(shard, sink, ack_bell.clone())),
-                    counts: status.metrics.sinks[at].clone(),
+                    counts: metrics.sinks[at].clone(),
+                    dead: metrics.dlq[at].clone(),
+                    route: metrics.routes[shard][at].clone(),
+                    times: metrics.times.sink(at),
                 }
             })
             .collect(),
         ack_bell,
         stop: stop.clone(),
-        counts: status.metrics.shards[shard].clone(),
+        times: metrics.times.shard(shard),
+        counts: metrics.shards[shard].clone(),
     }
 }
 
@@ -307,7 +352,8 @@ fn start_egress(
     let client = options::client(&config.sinks[sink]);
     let senders = client.connections;
     let links = || links.iter().map(|links| &links.sinks[sink]);
-    let counts = links().next().expect("there is a shard").counts.clone();
+    let first = links().next().expect("there is a shard");
+    let (counts, times) = (first.counts.clone(), first.times.clone());
     let lanes = links().flat_map(|sink| [sink.lane.clone(), sink.replays.clone()]);
     let egress = Arc::new(Egress::new(
         lanes.collect(),
@@ -316,6 +362,7 @@ fn start_egress(
         bell,
         stop.clone(),
         counts,
+        times,
     ));
     for number in 0..senders {
         let (egress, cpu) = (egress.clone(), plan.egress);
@@ -357,16 +404,18 @@ fn start_shard(
         executor::Options { name: format!("shard-{shard}"), cpu, io_memory_bytes: IO_MEMORY_BYTES };
     let handle = executor::spawn(&executor, move || async move {
         let intake = Rc::new(Intake::new(intake));
+        let times = Rc::new(Recorder::new(links.times.clone()));
         if let Some(Api { listener, http, doorman, receive, rates }) = listeners.api {
             let (counts, requests) = (links.counts.clone(), panel.status.metrics.receive());
-            let receiver = Receiver::new(receive, intake.clone(), rates, counts, requests);
+            let (intake, times) = (intake.clone(), times.clone());
+            let receiver = Receiver::new(receive, intake, rates, counts, requests, times);
             server::serve_api(listener, http, doorman, panel.clone(), receiver);
         }
         if let Some(listener) = listeners.metrics {
             server::serve_metrics(listener, panel.status.clone());
         }
         let recovered = report.clone();
-        let result = ingest::run(options, links, intake, move |found| {
+        let result = ingest::run(options, links, intake, times, move |found| {
             // Nobody listens any more where the process is leaving.
             let _ = recovered.send(Report::Recovered { cursors: found.cursors });
         })

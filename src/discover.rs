@@ -93,9 +93,11 @@ impl Discovery {
         let mut ready = Some(ready);
         discoverer.run(
             || stop.phase() != Phase::Running,
-            |event| match event {
+            |event, noticed| match event {
                 Event::Found { .. } => owners.found(event, stop),
-                Event::Changed { file } => owners.tell(file, stop, FileEvent::Changed(file)),
+                Event::Changed { file } => {
+                    owners.tell(file, stop, FileEvent::Changed(file, noticed));
+                }
                 Event::Renamed { file, path } => {
                     owners.tell(file, stop, FileEvent::Renamed(file, path));
                 }
@@ -104,18 +106,18 @@ impl Discovery {
                     owners.owner.remove(&file);
                 }
                 Event::Missing { known } => {
-                    metrics.missing_sources.inc();
+                    metrics.whole.sources_missing.inc();
                     owners.missing(known, stop);
                 }
                 Event::Overflow => {
-                    metrics.discovery_overflows.inc();
+                    metrics.whole.inotify_overflows.inc();
                     tracing::warn!(
                         "inotify lost events, every file is looked at; if this repeats, raise \
                          fs.inotify.max_queued_events"
                     );
                 }
                 Event::WatchLimit { dirs } => {
-                    metrics.discovery_overflows.inc();
+                    metrics.whole.inotify_overflows.inc();
                     tracing::warn!(
                         dirs,
                         "no more inotify watches: these directories are polled; raise \
@@ -229,7 +231,7 @@ pub(crate) fn stamps(cursors: &[Cursor]) -> HashMap<PathBuf, i64> {
 }
 
 /// FNV-1a: the same on every run and machine, so that a file stays with its shard.
-fn hash(bytes: &[u8]) -> u64 {
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

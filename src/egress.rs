@@ -14,10 +14,12 @@ use crate::breaker::{Breakers, Gate, Seen};
 use crate::handoff::Lane;
 use crate::lock;
 use crate::push::{Client, Push, Reply};
-use crate::track::{Because, Job, Terms, Track};
+use crate::track::{Ack, Because, Job, Piece, Terms, Track};
 use crate::verdict::{Answer, REJECT_AFTER, Reason, Scope, Verdict, backoff, judge};
 use io::failpoint;
 use perf::metrics;
+use perf::recorder::{Since, SinkRecorder};
+use perf::stage::SinkTime;
 use shards::bell::Bell;
 use shards::stop::{Phase, Stop};
 use std::collections::BTreeMap;
@@ -51,6 +53,7 @@ pub struct Egress {
     bell: Arc<Bell>,
     stop: Stop,
     counts: metrics::Sink,
+    times: Arc<SinkRecorder>,
     /// Where the next search begins, so that all lanes have their turn.
     turn: AtomicUsize,
     /// How far the sink's clock is ahead of ours.
@@ -72,6 +75,7 @@ pub(crate) struct Claim {
     lane: usize,
     tenant: Arc<str>,
     pub job: Job,
+    started: Since,
 }
 
 /// When something is decided: by the time that passes, and by the wall clock.
@@ -105,6 +109,7 @@ impl Egress {
         bell: Arc<Bell>,
         stop: Stop,
         counts: metrics::Sink,
+        times: Arc<SinkRecorder>,
     ) -> Egress {
         Egress {
             lanes: lanes.into_iter().map(|lane| (lane, Mutex::default())).collect(),
@@ -114,6 +119,7 @@ impl Egress {
             bell,
             stop,
             counts,
+            times,
             turn: AtomicUsize::new(0),
             ahead_ns: AtomicI64::new(0),
             refused: AtomicU64::new(0),
@@ -125,13 +131,11 @@ impl Egress {
     pub fn run(&self) {
         while let Some(claim) = self.claim() {
             let push = Push::of(self.tenant(&claim.tenant), &claim.job);
-            let started = Instant::now();
             self.counts.in_flight.inc();
             failpoint::passed("push");
             let reply = self.client.post(&push);
             failpoint::passed("push.answered");
             self.counts.in_flight.dec();
-            self.counts.push_seconds.observe(started.elapsed().as_secs_f64());
             self.settle(claim, &reply, push.body.len(), Moment::now());
         }
     }
@@ -225,7 +229,8 @@ impl Egress {
             match job {
                 Some(job) => {
                     tracks.last = Some(tenant.clone());
-                    return (Some(Claim { lane: at, tenant, job }), None);
+                    let started = self.times.start();
+                    return (Some(Claim { lane: at, tenant, job, started }), None);
                 }
                 None if probe => {
                     lock(&self.breakers).of(&self.tenant(&tenant)).give_back(now.at);
@@ -268,7 +273,9 @@ impl Egress {
         if let Some(date) = reply.date_unix_s.filter(|_| is_sinks_own(&reply.answer)) {
             self.see_clock(date, moment);
         }
-        let Claim { lane, tenant: named, job } = claim;
+        let Claim { lane, tenant: named, job, started } = claim;
+        let answered = self.times.start();
+        self.times.took(SinkTime::Push, started, answered, 1);
         let now = moment.at;
         let answer = &reply.answer;
         let tenant = self.tenant(&named);
@@ -277,7 +284,10 @@ impl Egress {
         let breaker = breakers.of(&tenant);
         let passes = breaker.passes();
         let verdict = judge(answer, &job.history(passes));
-        self.count(&verdict, &job, body_bytes, moment);
+        self.count(&verdict, &job, body_bytes);
+        if verdict == Verdict::Accepted {
+            self.time(&job, started, answered, moment);
+        }
         let fails = match verdict {
             Verdict::Retry { scope, .. } => scope != Scope::Stream,
             Verdict::Hold => true,
@@ -333,6 +343,8 @@ impl Egress {
             Answer::Broken(error) => (None, error.as_str()),
         };
         self.say_refused(job.entries(), answer);
+        let timed = job.pieces.iter().filter(|piece| piece.frame.since.is_some());
+        self.times.refused(timed.map(|piece| u64::from(piece.frame.entries)).sum());
         track.reject(job, &Because { reason, status, text: text.into() });
     }
 
@@ -353,16 +365,35 @@ impl Egress {
         );
     }
 
-    fn count(&self, verdict: &Verdict, job: &Job, body_bytes: usize, now: Moment) {
+    /// How long the lines of a push took that was stored.
+    fn time(&self, job: &Job, started: Since, answered: Since, moment: Moment) {
+        let between = |since: Since, until: Since| match (since, until) {
+            (Some(since), Some(until)) => until.saturating_duration_since(since),
+            _ => Duration::ZERO,
+        };
+        // What is sent again from the dead-letter queue came long ago.
+        let timed = job.pieces.iter().filter(|piece| piece.frame.since.is_some());
+        let of_piece = |piece: &Piece| {
+            let frame = &piece.frame;
+            let ns = moment.unix_ns.saturating_sub(frame.oldest_arrival_ns).max(0);
+            let took = Duration::from_nanos(ns.unsigned_abs()) + frame.waited;
+            let lines = frame.entries.into();
+            [
+                (SinkTime::SourceToAck, took, lines),
+                (SinkTime::Handoff, between(frame.since, started), lines),
+            ]
+        };
+        let send = (SinkTime::Send, between(started, answered), job.entries());
+        self.times.record(timed.flat_map(of_piece).chain([send]));
+    }
+
+    fn count(&self, verdict: &Verdict, job: &Job, body_bytes: usize) {
         let counts = &self.counts;
         match verdict {
             Verdict::Accepted => {
                 counts.accepted.inc();
                 counts.push_body_bytes.inc_by(body_bytes as u64);
                 counts.push_entries.inc_by(job.entries());
-                let arrived = job.pieces.iter().map(|piece| piece.frame.oldest_arrival_ns).min();
-                let took_ns = arrived.map_or(0, |arrived| now.unix_ns.saturating_sub(arrived));
-                counts.ack_seconds.observe(took_ns as f64 / 1e9);
             }
             Verdict::Retry { .. } => counts.retried.inc(),
             Verdict::Hold => counts.held.inc(),
@@ -387,7 +418,9 @@ impl Egress {
     }
 
     fn send_acks(&self, lane: usize, track: &mut Track) {
-        track.acks().into_iter().for_each(|ack| self.lanes[lane].0.ack(ack));
+        for ack in track.acks() {
+            self.lanes[lane].0.ack(Ack { answered: self.times.start(), ..ack });
+        }
     }
 
     /// Whoever is older is refused: by the sink's own clock, as far as it is known.
@@ -401,6 +434,7 @@ impl Egress {
         let ahead = date_unix_s.saturating_mul(1_000_000_000) - now.unix_ns;
         let ahead = if ahead.abs() < CLOCK_STEP_NS { 0 } else { ahead };
         self.ahead_ns.store(ahead, Ordering::Relaxed);
+        self.counts.clock_ahead_seconds.set(ahead as f64 / 1e9);
     }
 
     /// State, reason and since when, of each tenant.

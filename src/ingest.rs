@@ -20,6 +20,7 @@ use crate::dlq::DlqError;
 use crate::handoff::{Fresh, Handoff, Lane};
 use crate::intake::Intake;
 use crate::letters::{self, Letters};
+use crate::sightings::Sightings;
 use crate::source::{self, Follow, Sources, Start, Taken};
 use crate::stream::{StreamId, Streams};
 use io::disk::DiskError;
@@ -29,10 +30,13 @@ use io::tail::{FileId, Identity};
 use io::uring::UringDisk;
 use io::wal::{self, Committed, Gap, Recovered, Sealed, Wal, WalError};
 use perf::metrics;
+use perf::recorder::{Exchange, Recorder, Since, SinkRecorder};
+use perf::stage::{ShardTime, SinkTime};
 use shards::bell::{Bell, LocalBell};
 use shards::ring::Ring;
 use shards::stop::{Phase, Stop};
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,7 +74,8 @@ pub struct RouteOptions {
 #[derive(Debug)]
 pub enum FileEvent {
     Follow(Box<Follow>),
-    Changed(FileId),
+    /// It was written to, at this moment or later.
+    Changed(FileId, Instant),
     Renamed(FileId, PathBuf),
     Removed(FileId),
     /// A file of an earlier run that has been gone for long.
@@ -85,6 +90,9 @@ pub struct SinkLinks {
     pub replays: Arc<Lane>,
     pub slot: Arc<Slot>,
     pub counts: metrics::Sink,
+    pub dead: metrics::ByReason,
+    pub route: metrics::Route,
+    pub times: Arc<SinkRecorder>,
 }
 
 /// What a shard shares with other threads: rings and bells.
@@ -98,7 +106,11 @@ pub struct Links {
     pub sinks: Vec<SinkLinks>,
     /// Heard by [`Shard::deliver`].
     pub ack_bell: Arc<Bell>,
+    /// Where the API asks for the files.
+    pub sightings: Arc<Sightings>,
     pub stop: Stop,
+    /// Where the shard leaves what it measured.
+    pub times: Arc<Exchange>,
     pub counts: metrics::Shard,
 }
 
@@ -113,9 +125,27 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a full disk is tried again.
 const FULL_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Since when there is something in the batch.
+#[derive(Default)]
+struct Begun {
+    /// When the oldest of it was noticed, and when it was taken in.
+    noticed: Option<Instant>,
+    taken_at: Since,
+}
+
+impl Begun {
+    fn with(&mut self, noticed: Instant, taken_at: Since) {
+        self.noticed = self.noticed.into_iter().chain([noticed]).min();
+        self.taken_at = self.taken_at.or(taken_at);
+    }
+}
+
 struct Shard {
     options: Options,
     links: Links,
+    times: Rc<Recorder>,
+    /// Of the frames that were appended and are not durable, in their order.
+    appended: RefCell<VecDeque<Appended>>,
     wal: Wal<UringDisk>,
     /// To each sink.
     routes: Vec<Route>,
@@ -131,8 +161,18 @@ struct Shard {
     adopted: Cell<bool>,
 }
 
+/// A frame on its way to the disk.
+struct Appended {
+    seq: Seq,
+    at: Since,
+    /// What its oldest line had waited before it counted as arrived.
+    waited: Duration,
+}
+
 /// The way to one sink and back.
 struct Route {
+    metrics: metrics::Route,
+    times: Arc<SinkRecorder>,
     handoff: RefCell<Handoff<UringDisk>>,
     letters: Rc<Letters>,
 }
@@ -171,11 +211,13 @@ impl From<DiskError> for ShardError {
 }
 
 /// Runs one shard from recovery to its end. `recovered` is called once, with what was found. What
-/// is pushed comes by `intake`, which is closed when nothing more will.
+/// is pushed comes by `intake`, which is closed when nothing more will. What time all of it takes goes
+/// to `times`.
 pub async fn run(
     options: Options,
     links: Links,
     intake: Rc<Intake>,
+    times: Rc<Recorder>,
     recovered: impl FnOnce(Recovered),
 ) -> Result<(), ShardError> {
     let disk = UringDisk::open(&options.dir, &options.quarantine).await.map_err(|error| {
@@ -189,15 +231,19 @@ pub async fn run(
     report(options.number, &found);
     let mut routes = Vec::new();
     for (sink, (links, route)) in links.sinks.iter().zip(&options.routes).enumerate() {
-        let SinkLinks { lane, replays, slot, counts } = links.clone();
+        let SinkLinks { lane, replays, slot, counts, dead, route: metrics, times } = links.clone();
         let handoff = Handoff::new(lane, options.ring_bytes_max, route.linger, sink, &wal);
-        let letters = Letters::open(route.letters.clone(), replays, slot, counts).await?;
-        routes.push(Route { handoff: RefCell::new(handoff), letters: Rc::new(letters) });
+        let letters = Letters::open(route.letters.clone(), replays, slot, counts, dead).await?;
+        let (handoff, letters) = (RefCell::new(handoff), Rc::new(letters));
+        routes.push(Route { metrics, times, handoff, letters });
     }
     recovered(found);
+    links.counts.wal_bytes_max.set(i64::try_from(options.wal.bytes_max).unwrap_or(i64::MAX));
     let shard = Rc::new(Shard {
         options,
         links,
+        times,
+        appended: RefCell::default(),
         wal,
         routes,
         moved: intake.moved(),
@@ -234,6 +280,7 @@ impl Shard {
         let mut streams = Streams::default();
         let mut batch = Batch::default();
         let mut buffer = Vec::new();
+        let mut begun = Begun::default();
         // Where the batch is of one stream that travels alone.
         let mut apart: Option<StreamId> = None;
         while self.links.stop.phase() == Phase::Running {
@@ -242,22 +289,31 @@ impl Shard {
                 let stream = sources.stream(file);
                 let alone = self.travels_alone(&streams.get(stream).standing).then_some(stream);
                 if alone != apart {
-                    self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
+                    self.seal_and_append(&mut batch, &mut begun, &mut sources, &streams, apart)
+                        .await;
                     apart = alone;
                 }
                 let alone = apart.is_some();
-                self.read_chunk(file, alone, &mut sources, &mut streams, &mut batch, &mut buffer)
-                    .await;
+                self.read_chunk(
+                    file,
+                    alone,
+                    &mut sources,
+                    &mut streams,
+                    (&mut batch, &mut begun),
+                    &mut buffer,
+                )
+                .await;
                 if batch.raw_bytes() >= self.options.frame_raw_bytes {
-                    self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
+                    self.seal_and_append(&mut batch, &mut begun, &mut sources, &streams, apart)
+                        .await;
                 }
                 glommio::yield_if_needed().await;
             } else {
-                self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
+                self.seal_and_append(&mut batch, &mut begun, &mut sources, &streams, apart).await;
                 self.links.source_bell.wait().await;
             }
         }
-        self.seal_and_append(&mut batch, &mut sources, &streams, apart).await;
+        self.seal_and_append(&mut batch, &mut begun, &mut sources, &streams, apart).await;
         self.intake.close();
         self.sealed.set(true);
         self.moved.ring();
@@ -276,7 +332,7 @@ impl Shard {
                     sources.follow(*follow, stream, is_new);
                     self.adopt(sources.cursor(file, streams.get(stream).last_ns()));
                 }
-                FileEvent::Changed(file) => sources.changed(file),
+                FileEvent::Changed(file, noticed) => sources.written(file, Some(noticed)),
                 FileEvent::Renamed(file, path) => {
                     self.links.counts.rotations.inc();
                     sources.renamed(file, path);
@@ -292,14 +348,24 @@ impl Shard {
             }
         }
         if self.sweep.take() {
+            self.show_lag(sources);
             for gone in sources.sweep(&self.links.counts) {
                 streams.release(gone.stream);
                 self.wal.forget(&gone.identity);
             }
         }
         sources.close_surplus();
+        self.links.sightings.tell(|| sources.seen(streams));
         self.links.counts.files_open.set(i64_of(sources.open_files()));
         self.links.counts.files_watched.set(i64_of(sources.len()));
+    }
+
+    /// What of the files waits to be read.
+    fn show_lag(&self, sources: &Sources) {
+        let (bytes, since) = sources.waiting();
+        let lag = since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.links.counts.lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.links.counts.lag_seconds.set(lag.as_secs_f64());
     }
 
     /// A file that starts elsewhere than at 0 is remembered even if no line of it ever comes: a
@@ -322,9 +388,10 @@ impl Shard {
         alone: bool,
         sources: &mut Sources,
         streams: &mut Streams,
-        batch: &mut Batch,
+        (batch, begun): (&mut Batch, &mut Begun),
         buffer: &mut Vec<u8>,
     ) {
+        let noticed = sources.noticed(file);
         let Some(opened) = sources.prepare(file, &self.links.counts) else { return };
         let offset = sources.offset(file);
         let chunk_bytes = if alone { ALONE_CHUNK_BYTES } else { CHUNK_BYTES };
@@ -357,6 +424,7 @@ impl Shard {
         let more = source::goes_on(&opened, offset, read, wanted);
         let chunk = &buffer[..read];
         let now_ns = perf::clock::unix_ns();
+        let read_at = self.times.start();
         let stream = sources.stream(file);
         let mut lines = batch.lines(streams.get_mut(stream), now_ns);
         let mut taken = sources.take(file, chunk, more, &mut lines);
@@ -368,6 +436,11 @@ impl Shard {
         let standing = &streams.get(stream).standing;
         standing.came(taken.bytes, (now_ns, now_ns), now_ns, &self.options.alone);
         self.count(&taken);
+        if taken.lines > 0 {
+            self.times.took(ShardTime::Read, Some(noticed), read_at, taken.lines);
+            let taken_at = self.times.passed(ShardTime::Pipeline, read_at, taken.lines);
+            begun.with(noticed, taken_at);
+        }
     }
 
     /// What was batched becomes a frame, with the cursors behind its lines inside, and goes into the
@@ -375,6 +448,7 @@ impl Shard {
     async fn seal_and_append(
         &self,
         batch: &mut Batch,
+        begun: &mut Begun,
         sources: &mut Sources,
         streams: &Streams,
         apart: Option<StreamId>,
@@ -382,6 +456,8 @@ impl Shard {
         if batch.is_empty() {
             return;
         }
+        let Begun { noticed, taken_at } = std::mem::take(begun);
+        let waited = self.waited(noticed, batch.oldest_arrival_ns());
         // No tag: the tenant of each sink.
         let mut meta = Vec::new();
         sources.seal_cursors(&mut meta, |stream| streams.get(stream).last_ns());
@@ -390,6 +466,8 @@ impl Shard {
         self.links.counts.frames.inc();
         self.links.counts.frame_raw_bytes.inc_by(sealed.raw_len.into());
         self.links.counts.frame_body_bytes.inc_by(sealed.body.len() as u64);
+        let lines = sealed.entries.into();
+        let sealed_at = self.times.passed(ShardTime::Seal, taken_at, lines);
         let mut sealed = Some(sealed);
         let mut full = false;
         self.moved
@@ -398,11 +476,15 @@ impl Shard {
                     // Not taken in, its cursors not moved: read again by the next run.
                     return Some(());
                 }
+                // However long this takes, who asks is told.
+                self.links.sightings.tell(|| sources.seen(streams));
                 if self.wal.pending_bytes() >= PENDING_BYTES_MAX {
                     return None;
                 }
                 match self.wal.append(sealed.take()?) {
                     Ok(seq) => {
+                        let at = self.times.passed(ShardTime::Append, sealed_at, lines);
+                        self.appended.borrow_mut().push_back(Appended { seq, at, waited });
                         if let Some(standing) = standing {
                             standing.sealed(Some(seq));
                         }
@@ -455,9 +537,9 @@ impl Shard {
                     full = false;
                     self.links.counts.wal_full.set(0);
                     self.links.counts.commits.inc();
-                    self.links.counts.commit_seconds.observe(started.elapsed().as_secs_f64());
+                    self.times.record(ShardTime::Commit, started.elapsed(), 1);
                     let now = Instant::now();
-                    let fresh: Vec<Fresh> = frames.into_iter().map(Fresh::of).collect();
+                    let fresh = self.fresh(frames, now);
                     self.routes().for_each(|mut handoff| handoff.durable(&fresh, now));
                     self.intake.full(false);
                     self.intake.committed(self.wal.ladder().durable.0);
@@ -481,13 +563,49 @@ impl Shard {
         Ok(())
     }
 
+    /// How long what was noticed then had waited when it was read, at `arrival_ns`.
+    fn waited(&self, noticed: Option<Instant>, arrival_ns: i64) -> Duration {
+        let since_read = perf::clock::unix_ns().saturating_sub(arrival_ns).max(0);
+        let since_read = Duration::from_nanos(since_read.unsigned_abs());
+        noticed.map_or(Duration::ZERO, |noticed| noticed.elapsed().saturating_sub(since_read))
+    }
+
+    /// What just became durable, for the sinks.
+    fn fresh(&self, frames: Vec<wal::Durable>, now: Instant) -> Vec<Fresh> {
+        let mut appended = self.appended.borrow_mut();
+        let mut bytes = 0;
+        let fresh = frames.into_iter().map(|durable| {
+            bytes += durable.body.len();
+            while appended.front().is_some_and(|appended| appended.seq < durable.seq) {
+                appended.pop_front();
+            }
+            let known = appended.pop_front_if(|appended| appended.seq == durable.seq);
+            let waited = known.as_ref().map_or(Duration::ZERO, |known| known.waited);
+            let since = known.and_then(|known| known.at);
+            let until = since.map(|_| now);
+            self.times.took(ShardTime::Sync, since, until, durable.entries.into());
+            Fresh::of(durable).timed(waited, now)
+        });
+        let fresh = fresh.collect();
+        self.links.counts.commit_bytes.observe(bytes as f64);
+        fresh
+    }
+
     /// A frame of pushed lines, or back where the log has no room: then it is not stored, and whoever
     /// pushed its lines is told.
     fn append_pushed(&self, frame: Sealed, full: &mut bool) -> Result<Seq, Sealed> {
         let (raw_bytes, body_bytes) = (frame.raw_len, frame.body.len());
+        let (lines, arrival_ns) = (frame.entries.into(), frame.oldest_arrival_ns);
+        let sealed_at = self.times.start();
         let appended = self.wal.append(frame);
         match &appended {
-            Ok(_) => {
+            Ok(seq) => {
+                let sealing = perf::clock::unix_ns().saturating_sub(arrival_ns).max(0);
+                let sealing = Duration::from_nanos(sealing.unsigned_abs());
+                self.times.record(ShardTime::Seal, sealing, lines);
+                let at = self.times.passed(ShardTime::Append, sealed_at, lines);
+                let appended = Appended { seq: *seq, at, waited: Duration::ZERO };
+                self.appended.borrow_mut().push_back(appended);
                 self.links.counts.frames.inc();
                 self.links.counts.frame_raw_bytes.inc_by(raw_bytes.into());
                 self.links.counts.frame_body_bytes.inc_by(body_bytes as u64);
@@ -557,9 +675,14 @@ impl Shard {
         }
     }
 
-    /// Tells those who seal streams apart how far the sinks are.
+    /// Tells those who seal streams apart, and those who watch, how far the sinks are.
     fn show_positions(&self, now: Instant) {
-        for (sink, mut handoff) in self.routes().enumerate() {
+        for (sink, route) in self.routes.iter().enumerate() {
+            let mut handoff = route.handoff.borrow_mut();
+            let behind_since_ns = handoff.behind_since_ns().unwrap_or(0);
+            let unacked = i64::try_from(handoff.unacked_lines()).unwrap_or(i64::MAX);
+            route.metrics.show(behind_since_ns, unacked);
+            route.metrics.gauges.credit.set(i64::try_from(handoff.credit()).unwrap_or(i64::MAX));
             if let Some(position) = handoff.take_position(now) {
                 self.intake.set_position(sink, position);
             }
@@ -593,9 +716,12 @@ impl Shard {
     /// and not before.
     async fn take_acks(&self, sink: usize, route: &Route) {
         let mut settled = Vec::new();
+        let now = route.times.start();
         loop {
             let ack = route.handoff.borrow_mut().next_ack();
             let Some(ack) = ack else { break };
+            let lines = route.handoff.borrow().lines_of(&ack.seqs);
+            route.times.took(SinkTime::Ack, ack.answered, now, lines);
             if ack.rejected.is_empty() {
                 settled.extend(ack.seqs);
             } else {
@@ -667,6 +793,10 @@ impl Shard {
         loop {
             glommio::timer::sleep(SWEEP_INTERVAL).await;
             self.sweep.set(true);
+            self.times.hand_over();
+            let busy = perf::clock::thread_cpu();
+            let more = busy.as_secs_f64() - self.links.counts.busy_seconds.get();
+            self.links.counts.busy_seconds.inc_by(more.max(0.0));
             self.links.source_bell.ring();
             self.links.ack_bell.ring();
             // Whoever waits for the quota, or for the disk, looks whether it is time to give up.

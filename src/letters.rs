@@ -53,6 +53,14 @@ struct Replay {
     untried: Vec<Record>,
 }
 
+/// What the metrics hold of this queue.
+#[derive(Default)]
+struct Shown {
+    entries: BTreeMap<&'static str, i64>,
+    bytes: i64,
+    bytes_max: i64,
+}
+
 /// A tenant of which nothing passes.
 struct Held {
     until: Instant,
@@ -66,6 +74,7 @@ pub struct Letters {
     lane: Arc<Lane>,
     slot: Arc<Slot>,
     counts: metrics::Sink,
+    dead: metrics::ByReason,
     waiting: RefCell<VecDeque<Waiting>>,
     not_before: Cell<Option<Instant>>,
     full_said: Cell<bool>,
@@ -82,7 +91,7 @@ pub struct Letters {
     /// When the queue was last looked through for what is due.
     looked_at: Cell<Option<Instant>>,
     /// What the metrics say of this queue.
-    shown: Cell<(i64, i64)>,
+    shown: RefCell<Shown>,
 }
 
 /// How often a queue that is full, or that has nothing due, is looked at again.
@@ -101,6 +110,7 @@ impl Letters {
         lane: Arc<Lane>,
         slot: Arc<Slot>,
         counts: metrics::Sink,
+        dead: metrics::ByReason,
     ) -> Result<Letters, DlqError> {
         let disk = UringDisk::open(&options.dlq.dir, &options.dlq.quarantine).await?;
         let (dlq, found) = Dlq::open(disk, options.dlq.clone()).await?;
@@ -122,6 +132,7 @@ impl Letters {
             lane,
             slot,
             counts,
+            dead,
             waiting: RefCell::default(),
             not_before: Cell::new(None),
             full_said: Cell::new(false),
@@ -132,7 +143,7 @@ impl Letters {
             next_seq: Cell::new(Seq(1)),
             held: RefCell::default(),
             looked_at: Cell::new(None),
-            shown: Cell::new((0, 0)),
+            shown: RefCell::default(),
         };
         letters.show();
         Ok(letters)
@@ -140,7 +151,7 @@ impl Letters {
 
     /// An ack with what was refused of its frames.
     pub fn add(&self, ack: Ack) {
-        let Ack { seqs, rejected } = ack;
+        let Ack { seqs, rejected, .. } = ack;
         self.waiting.borrow_mut().push_back(Waiting { seqs, rejected, records: Vec::new() });
     }
 
@@ -185,19 +196,20 @@ impl Letters {
 
     /// Stores all; what is not stored is left in `records`.
     async fn put(&self, records: &mut Vec<Record>) -> Result<(), PutError> {
-        let count = records.len() as u64;
+        let reasons: Vec<Reason> = records.iter().map(|record| record.reason.clone()).collect();
         match self.dlq.put(records).await {
             Ok(Stored { dropped }) => {
-                self.counts.dlq_stored.inc_by(count);
+                self.count_stored(reasons.iter());
                 self.counts.dlq_dropped.inc_by(dropped);
                 Ok(())
             }
             Err(error) => {
                 if let PutError::Full { left, .. } | PutError::Failed { left, .. } = &error {
-                    self.counts.dlq_stored.inc_by(count - left.len() as u64);
                     let mut at = 0..;
                     // They are in their order.
                     let is_left = |at: usize| left.binary_search(&at).is_ok();
+                    let stored = reasons.iter().enumerate().filter(|(at, _)| !is_left(*at));
+                    self.count_stored(stored.map(|(_, reason)| reason));
                     records.retain(|_| is_left(at.next().expect("without end")));
                 }
                 if let PutError::Full { dropped, .. } = &error {
@@ -206,6 +218,10 @@ impl Letters {
                 Err(error)
             }
         }
+    }
+
+    fn count_stored<'a>(&self, reasons: impl Iterator<Item = &'a Reason>) {
+        reasons.for_each(|reason| self.dead.stored(reason.known_name(), 1));
     }
 
     /// What was asked of the queue, what came back of what was sent again, and what is due: a step at
@@ -377,10 +393,16 @@ impl Letters {
     fn show(&self) {
         let stats = self.dlq.stats();
         let i64_of = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let now = (i64_of(stats.entries), i64_of(stats.bytes));
-        let before = self.shown.replace(now);
-        self.counts.dlq_entries.add(now.0 - before.0);
-        self.counts.dlq_bytes.add(now.1 - before.1);
+        let mut entries: BTreeMap<&'static str, i64> = BTreeMap::new();
+        for (reason, count) in &stats.by_reason {
+            *entries.entry(reason.known_name()).or_default() += i64_of(*count);
+        }
+        let (bytes, bytes_max) = (i64_of(stats.bytes), i64_of(stats.bytes_max));
+        let before = self.shown.replace(Shown { entries: entries.clone(), bytes, bytes_max });
+        before.entries.iter().for_each(|(reason, count)| self.dead.entries(reason, -count));
+        entries.iter().for_each(|(reason, count)| self.dead.entries(reason, *count));
+        self.counts.dlq_bytes.add(bytes - before.bytes);
+        self.counts.dlq_bytes_max.add(bytes_max - before.bytes_max);
         self.slot.publish(stats);
     }
 }

@@ -50,9 +50,12 @@ mod simulation;
 pub mod table;
 
 pub mod appliance;
+pub mod health;
+pub mod monitor;
 pub mod options;
 pub mod panel;
 pub mod server;
+pub mod sightings;
 pub mod systemd;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

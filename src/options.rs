@@ -1,7 +1,9 @@
 //! The checked configuration, turned into the options of each component: the only place that knows
 //! both.
 
-use crate::{alone, discover, dlq, egress, ingest, intake, letters, push, receive, source};
+use crate::{
+    alone, discover, dlq, egress, ingest, intake, letters, monitor, push, receive, source,
+};
 use config::{
     Ack, Auth, Config, Egress, Loki, LokiLimits, LongLines, Proxy, Secret, Shards, Sink, SinkKind,
     StartAt, WhenFull,
@@ -287,6 +289,32 @@ pub fn discovery(config: &Config) -> discover::Options {
             })
             .collect(),
     }
+}
+
+#[must_use]
+pub fn monitor(config: &Config, cpus: Vec<usize>) -> monitor::Options {
+    monitor::Options {
+        data_dir: config.data_dir.clone(),
+        objective: perf::slo::Objective {
+            latency: config.slo.latency,
+            ratio: config.slo.ratio,
+            lines_per_second: config.slo.lines_per_second as f64,
+        },
+        sinks: config.sinks.iter().map(|sink| sink.name.clone()).collect(),
+        cpus,
+    }
+}
+
+/// What `GET /config` shows: all of it but its secrets.
+#[must_use]
+pub fn shown(config: &Config) -> serde_json::Value {
+    serde_json::to_value(config).expect("a checked configuration can be printed")
+}
+
+/// Tells configurations apart, but not by their secrets.
+#[must_use]
+pub fn hash(config: &Config) -> String {
+    format!("{:016x}", discover::hash(config.to_yaml().as_bytes()))
 }
 
 #[must_use]

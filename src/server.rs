@@ -1,24 +1,28 @@
-//! The HTTP endpoints: lines, the [`crate::panel`], `/health` and `/ready` on `server.listen`, `/metrics` on
-//! `metrics.listen`.
+//! The HTTP endpoints: lines and the [`crate::panel`] on `server.listen`, `/metrics` on `metrics.listen`.
 
+use crate::monitor::Board;
 use crate::panel::Panel;
 use crate::receive::{self, Endpoint, Receiver};
 use glommio::net::TcpListener;
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
+use hyper::header::{ACCEPT, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use io::http::{self, Connection, Doorman, Full};
+use perf::exposition::Format;
 use perf::metrics::Metrics;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// What the endpoints tell of.
 pub struct Status {
     pub ready: AtomicBool,
+    pub stopping: AtomicBool,
     pub metrics: Metrics,
+    /// What the [`crate::monitor`] saw last.
+    pub board: Board,
 }
 
 /// Nobody sends a body to `/metrics`, and few ask.
@@ -34,9 +38,6 @@ const METRICS_OPTIONS: http::Options = http::Options {
 const METRICS_CONNECTIONS_MAX: usize = 64;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const EXPOSITION: HeaderValue =
-    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// Serves `server.listen` on the executor that calls it, until that ends.
 pub fn serve_api(
@@ -52,10 +53,7 @@ pub fn serve_api(
         async move {
             match Endpoint::of(request.uri().path()) {
                 Some(endpoint) => receiver.answer(endpoint, request, &connection).await,
-                None if Panel::has(request.uri().path()) => {
-                    panel.answer(request, &connection).await
-                }
-                None => answer_api(&panel.status, &request),
+                None => panel.answer(request, &connection).await,
             }
         }
     };
@@ -79,31 +77,13 @@ fn listener(bound: std::net::TcpListener) -> TcpListener {
     unsafe { TcpListener::from_raw_fd(bound.into_raw_fd()) }
 }
 
-fn answer_api(status: &Status, request: &Request<Incoming>) -> Response<Full> {
-    let ready = status.ready.load(Ordering::Acquire);
-    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/ready") => {
-            let text = if ready { "ready\n" } else { "not ready: starting or stopping\n" };
-            receive::respond(code, TEXT, text)
-        }
-        (&Method::GET | &Method::HEAD, "/health") => {
-            let state = if ready { "healthy" } else { "critical" };
-            let version = env!("CARGO_PKG_VERSION");
-            let body = format!("{{\"status\":\"{state}\",\"version\":\"{version}\"}}\n");
-            receive::respond(code, JSON, body)
-        }
-        (_, "/ready" | "/health") => {
-            receive::respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "expected GET\n")
-        }
-        _ => receive::no_endpoint(),
-    }
-}
-
 fn answer_metrics(status: &Status, request: &Request<Incoming>) -> Response<Full> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => {
-            receive::respond(StatusCode::OK, EXPOSITION, status.metrics.text())
+            let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+            let format = Format::accepted(accept.unwrap_or_default());
+            let kind = HeaderValue::from_static(format.content_type());
+            receive::respond(StatusCode::OK, kind, status.metrics.encode(format))
         }
         (_, "/metrics") => receive::respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "expected GET\n"),
         _ => receive::respond(StatusCode::NOT_FOUND, TEXT, "not found; there is GET /metrics\n"),

@@ -4,7 +4,8 @@
 //! reads from there again. So a restart finds the line whole, and an idle file costs no buffer.
 
 use crate::batch::Lines;
-use crate::stream::StreamId;
+use crate::sightings::Sighting;
+use crate::stream::{StreamId, Streams};
 use io::format::Cursor;
 use io::tail::{Contents, FileId, Fingerprint, Identity, OpenError, open_regular};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -74,6 +75,8 @@ pub struct Source {
     partial_since: Option<Instant>,
     /// What the last read found behind the last newline.
     partial_bytes: usize,
+    /// Since when something of it waits to be read.
+    noticed: Option<Instant>,
     read_at: Instant,
     size_seen: u64,
 }
@@ -195,6 +198,36 @@ impl Sources {
         if long { usual.max(self.policy(file).line_bytes_max + LINE_END_BYTES_MAX) } else { usual }
     }
 
+    /// All files, for who asks.
+    #[must_use]
+    pub fn seen(&self, streams: &Streams) -> Vec<Sighting> {
+        let seen = |source: &Source| Sighting {
+            path: source.path.clone(),
+            identity: source.identity,
+            labels: streams.get(source.stream).labels.clone(),
+            offset: source.offset,
+            open: source.file.is_some(),
+            waits_since: source.noticed,
+        };
+        self.files.values().map(seen).collect()
+    }
+
+    /// Since when the oldest of what the file has to read waits, as far as is known.
+    #[must_use]
+    pub fn noticed(&self, file: FileId) -> Instant {
+        self.files[&file].noticed.unwrap_or_else(Instant::now)
+    }
+
+    /// How much the files that wait for their turn have to read, and since when.
+    #[must_use]
+    pub fn waiting(&self) -> (u64, Option<Instant>) {
+        let waiting = self.turns.iter().filter_map(|file| self.files.get(file));
+        waiting.fold((0, None), |(bytes, since), source| {
+            let since = since.into_iter().chain(source.noticed).min();
+            (bytes + source.unread_bytes(), since)
+        })
+    }
+
     /// Follows a file. Where another one of the same stream is still being read (an older
     /// generation), that goes first.
     pub fn follow(&mut self, follow: Follow, stream: StreamId, stream_is_new: bool) {
@@ -230,19 +263,25 @@ impl Sources {
             partial_since: None,
             partial_bytes: 0,
             read_at: Instant::now(),
+            noticed: None,
             size_seen: follow.size,
         };
         self.files.insert(follow.file, source);
         self.changed(follow.file);
     }
 
-    /// The file may have something to read: it gets its turn.
+    /// The file may have something to read, written now or later: it gets its turn.
     pub fn changed(&mut self, file: FileId) {
-        if let Some(source) = self.files.get_mut(&file)
-            && !source.queued
-        {
-            source.queued = true;
-            self.turns.push_back(file);
+        self.written(file, None);
+    }
+
+    /// As above, written at `noticed` or later.
+    pub fn written(&mut self, file: FileId, noticed: Option<Instant>) {
+        if let Some(source) = self.files.get_mut(&file) {
+            source.noticed = source.noticed.or_else(|| noticed.or_else(|| Some(Instant::now())));
+            if !std::mem::replace(&mut source.queued, true) {
+                self.turns.push_back(file);
+            }
         }
     }
 
@@ -286,6 +325,15 @@ impl Sources {
     /// Opens the file where it is not, and notices a truncation. The bytes lost by one are counted
     /// where they are known.
     pub fn prepare(&mut self, file: FileId, counts: &perf::metrics::Shard) -> Option<Arc<File>> {
+        let opened = self.open(file);
+        match &opened {
+            Some(opened) => self.look(file, &**opened, counts),
+            None => self.files.get_mut(&file).expect("it has its turn").noticed = None,
+        }
+        opened
+    }
+
+    fn open(&mut self, file: FileId) -> Option<Arc<File>> {
         let follow_symlinks = self.policy(file).follow_symlinks;
         let source = self.files.get_mut(&file).expect("it has its turn");
         if source.file.is_none() {
@@ -305,9 +353,7 @@ impl Sources {
                 }
             }
         }
-        let opened = source.file.clone().expect("just opened");
-        self.look(file, &*opened, counts);
-        Some(opened)
+        source.file.clone()
     }
 
     /// Before a chunk is read: whether the file is the one that it was.
@@ -336,6 +382,9 @@ impl Sources {
         source.size_seen = source.size_seen.max(source.offset + (chunk.len() - used) as u64);
         taken.bytes = used as u64;
         source.at_end = !more;
+        if !more {
+            source.noticed = None;
+        }
         let rest = chunk.len() - used;
         source.partial_bytes = rest;
         if rest == 0 || used > 0 {

@@ -13,8 +13,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-const RETRIED: &str = "log_capturer_pushes_retried_total";
-const HELD: &str = "log_capturer_pushes_held_total";
+const RETRIED: &str = r#"log_capturer_pushes_total{verdict="retried"}"#;
+const HELD: &str = r#"log_capturer_pushes_total{verdict="held"}"#;
 
 fn metric(product: &Product, name: &str) -> f64 {
     product.metric(name).unwrap()

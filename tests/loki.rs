@@ -179,7 +179,7 @@ fn what_is_pushed_is_queried_back_exactly() {
     }
     let sent = || product.metric("log_capturer_push_entries_total").unwrap();
     eventually("all lines are accepted", &product, || sent() >= expected.len() as f64);
-    assert_eq!(product.metric("log_capturer_pushes_rejected_total").unwrap(), 0.0);
+    assert_eq!(product.metric(r#"log_capturer_pushes_total{verdict="rejected"}"#).unwrap(), 0.0);
     stop(product);
 
     let selector = format!("{{run=\"{run}\"}}");
@@ -404,7 +404,7 @@ fn what_loki_refuses_is_refused_with_its_status_and_so_is_little_else() {
     assert!(others.is_empty(), "{} of {}:\n{}", others.len(), pushes.len(), others.join("\n"));
     let unacked = "log_capturer_wal_unacked_frames";
     eventually("all is acked", &product, || product.metric(unacked).unwrap() == 0.0);
-    assert_eq!(product.metric("log_capturer_pushes_rejected_total").unwrap(), 0.0);
+    assert_eq!(product.metric(r#"log_capturer_pushes_total{verdict="rejected"}"#).unwrap(), 0.0);
     stop(product);
 }
 

@@ -35,7 +35,7 @@ fn failures_that_pass_lose_nothing() {
     let faults = bed.stub.stats().faults;
     assert_eq!(faults.answered + faults.reset, count);
     // A reset of a connection that was kept is no failure: the push goes out on a new one at once.
-    let retried = product.metric("log_capturer_pushes_retried_total").unwrap();
+    let retried = product.metric(r#"log_capturer_pushes_total{verdict="retried"}"#).unwrap();
     assert!((count as f64 - 1.0..=count as f64).contains(&retried), "{retried} of {count}");
     stop(product);
 }
@@ -60,7 +60,7 @@ fn while_the_sink_refuses_service_everything_is_kept() {
         let product = bed.start();
         bed.stub.set_fault(Fault::answer(status, "not now\n"));
         let written = write(&bed, 2_000);
-        let held = "log_capturer_pushes_held_total";
+        let held = r#"log_capturer_pushes_total{verdict="held"}"#;
         eventually("a push is held", &product, || product.metric(held).unwrap() > 0.0);
         assert_eq!(bed.stub.stats().received, 0);
         assert!(product.log().contains("the sink refuses pushes"), "{}", product.log());
@@ -115,7 +115,7 @@ fn a_silent_sink_is_given_up_in_time() {
     let product = bed.start();
     bed.stub.go_away(Away::Silent);
     let written = write(&bed, 2_000);
-    let retried = "log_capturer_pushes_retried_total";
+    let retried = r#"log_capturer_pushes_total{verdict="retried"}"#;
     eventually("it is tried again", &product, || product.metric(retried).unwrap() >= 2.0);
     bed.stub.heal();
     bed.assert_complete(&written);
@@ -161,7 +161,7 @@ fn a_push_is_what_loki_expects_and_an_endless_answer_ends() {
     // Then garbage, then an answer with a body where there should be none.
     serve_once(&listener, b"\x16\x03\x01 garbage\r\n\r\n", 1);
     serve_once(&listener, b"HTTP/1.1 204 No Content\r\ncontent-length: 3\r\n\r\nabc", 1);
-    let accepted = "log_capturer_pushes_accepted_total";
+    let accepted = r#"log_capturer_pushes_total{verdict="accepted"}"#;
     eventually("it is accepted", &product, || product.metric(accepted).unwrap() == 1.0);
     assert!(product.usage().unwrap().rss_peak_bytes < 60 << 20);
     stop(product);

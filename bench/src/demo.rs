@@ -103,13 +103,16 @@ pub fn run(binary: &Path, options: &DemoOptions) -> Result<Verdict, Error> {
     let written = writer.wait()?;
     receiver.await_taken(&product, written.lines_in_all(), ARRIVE_TIME_MAX)?;
     let usage = product.usage()?;
-    let metrics = product.metrics_text()?;
     let running = started.elapsed();
+    let stages = match receiver.stub() {
+        Some(_) => Vec::new(),
+        None => Stage::of(&product)?,
+    };
     let clean_exit = product.stop(STOP_TIME_MAX)?.success();
     let verified = receiver.verify(&written)?;
     let latency = match receiver.stub() {
         Some(stub) => of_histogram(&stub.latency()),
-        None => of_stage(&metrics),
+        None => of_stage(&stages),
     };
     let rate = options.rate;
     let verdict = Verdict { verified, written, rate, latency, usage, running, clean_exit };
@@ -131,7 +134,7 @@ fn watch(writer: &Writer, product: &Product, receiver: &Receiver) -> Result<(), 
         let now = receiver.taken(product)?;
         let latency = match receiver.stub() {
             Some(stub) => of_histogram(&stub.take_latency_window()),
-            None => of_stage(&metrics),
+            None => of_stage(&Stage::all(&metrics)),
         };
         let text = format!(
             "{:>8.0} lines/s   p50 {:>6.1} ms   p99 {:>6.1} ms   log {:>5.1} MiB   memory {:>4.1} MiB",
@@ -233,8 +236,7 @@ fn of_histogram(histogram: &hdrhistogram::Histogram<u64>) -> Latency {
 }
 
 /// As the product tells it.
-fn of_stage(metrics: &str) -> Latency {
-    let stages = Stage::all(metrics);
+fn of_stage(stages: &[Stage]) -> Latency {
     let Some(stage) = stages.iter().find(|stage| stage.name == "source to ack") else {
         return Latency::default();
     };

@@ -27,13 +27,20 @@ pub fn latency_figures(what: &str, histogram: &Histogram<u64>) -> Vec<Figure> {
 /// A histogram that the product exports.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
-    /// `wal commit` of `log_capturer_wal_commit_seconds`.
+    /// `wal commit` of `log_capturer_wal_commit_seconds`, `sync` of that stage.
     pub name: String,
     /// Upper edge in seconds, and how many are below it.
     buckets: Vec<(f64, f64)>,
 }
 
 impl Stage {
+    /// What the product exports, with everything that it measured before.
+    pub fn of(product: &Product) -> Result<Vec<Stage>, product::Error> {
+        // Once a second a shard gives away what it measured, and once a second that is added up.
+        std::thread::sleep(Duration::from_millis(2_200));
+        Ok(Stage::all(&product.metrics_text()?))
+    }
+
     /// All of them in Prometheus' text, summed over their labels.
     #[must_use]
     pub fn all(metrics: &str) -> Vec<Stage> {
@@ -42,6 +49,8 @@ impl Stage {
             let read = || {
                 let rest = line.strip_prefix("log_capturer_")?;
                 let (name, rest) = rest.split_once("_seconds_bucket{")?;
+                let stage = rest.split_once("stage=\"").and_then(|(_, rest)| rest.split_once('"'));
+                let name = stage.map_or(name, |(stage, _)| stage);
                 let (edge, rest) = rest.split_once("le=\"")?.1.split_once('"')?;
                 let count: f64 = rest.rsplit_once(' ')?.1.parse().ok()?;
                 Some((name.replace('_', " "), edge.parse::<f64>().ok()?, count))

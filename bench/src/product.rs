@@ -240,7 +240,8 @@ impl Product {
             .map_err(|source| Error::Http { url, source: Box::new(source) })
     }
 
-    /// A metric, summed over its labels; 0 where it is not there.
+    /// A metric, or those of it with a label (`name{label="value"}`), summed over its labels; 0 where it is
+    /// not there.
     pub fn metric(&self, name: &str) -> Result<f64, Error> {
         Ok(metric(&self.metrics_text()?, name))
     }
@@ -313,14 +314,16 @@ fn address(log: &str, before: &str) -> Option<SocketAddr> {
 
 #[must_use]
 pub fn metric(text: &str, name: &str) -> f64 {
+    let (name, label) = name.split_once('{').unwrap_or((name, ""));
+    let label = label.trim_end_matches('}');
     text.lines()
         .filter_map(|line| {
             let rest = line.strip_prefix(name)?;
-            let value = match rest.strip_prefix('{') {
-                Some(labels) => labels.rsplit_once("} ")?.1,
-                None => rest.strip_prefix(' ')?,
+            let (labels, value) = match rest.strip_prefix('{') {
+                Some(labels) => labels.rsplit_once("} ")?,
+                None => ("", rest.strip_prefix(' ')?),
             };
-            value.parse::<f64>().ok()
+            if labels.contains(label) { value.parse::<f64>().ok() } else { None }
         })
         .sum()
 }
@@ -383,6 +386,7 @@ mod tests {
     fn metrics_are_summed_over_their_labels() {
         let text = "# HELP a b\na{shard=\"0\"} 3\na{shard=\"1\"} 4\nab{shard=\"0\"} 9\nc 1.5\n";
         assert_eq!((metric(text, "a"), metric(text, "c"), metric(text, "d")), (7.0, 1.5, 0.0));
+        assert_eq!(metric(text, "a{shard=\"1\"}"), 4.0);
     }
 
     #[test]

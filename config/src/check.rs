@@ -5,8 +5,8 @@ use crate::error::Problem;
 use crate::read::{Reader, Section, Text};
 use crate::tree::{Node, Value};
 use crate::{
-    Ack, Config, Cores, Egress, FileSource, Listen, Loki, LokiLimits, LongLines, Server,
-    ServerLimits, Shards, Sink, SinkKind, Sources, StartAt, Wal,
+    Ack, Canary, Config, Cores, Egress, FileSource, Loki, LokiLimits, LongLines, Metrics, Server,
+    ServerLimits, Shards, Sink, SinkKind, Slo, Sources, StartAt, Wal,
 };
 use serde::ser::{SerializeMap, Serializer};
 use std::collections::BTreeMap;
@@ -54,6 +54,8 @@ pub fn config(
         wal: wal(r, &mut root),
         server: server(r, &mut root),
         metrics: metrics(r, &mut root),
+        slo: slo(r, &mut root),
+        canary: canary(r, &mut root),
     };
     r.finish(root);
     check_together(r, &config);
@@ -418,11 +420,39 @@ fn server_limits(r: &mut Reader<'_>, server: &mut Section) -> ServerLimits {
     limits
 }
 
-fn metrics(r: &mut Reader<'_>, root: &mut Section) -> Listen {
+fn metrics(r: &mut Reader<'_>, root: &mut Section) -> Metrics {
     let mut section = r.section(root, "metrics");
-    let listen = listen(r, &mut section, 8001);
+    let metrics = Metrics {
+        listen: listen(r, &mut section, 8001),
+        latency: r.boolean(&mut section, "latency", true),
+    };
     r.finish(section);
-    Listen { listen }
+    metrics
+}
+
+fn slo(r: &mut Reader<'_>, root: &mut Section) -> Slo {
+    let mut section = r.section(root, "slo");
+    let slo = Slo {
+        lines_per_second: r.integer(&mut section, "lines_per_second", 10_000, 1..=100_000_000),
+        latency: r.duration(&mut section, "latency", 500 * MS, MS..=600 * SECOND),
+        ratio: r.number(&mut section, "ratio", 0.99, 0.5..=0.99999),
+    };
+    r.finish(section);
+    slo
+}
+
+fn canary(r: &mut Reader<'_>, root: &mut Section) -> Canary {
+    let mut section = r.section(root, "canary");
+    let mut canary = Canary {
+        enabled: r.boolean(&mut section, "enabled", false),
+        interval: r.duration(&mut section, "interval", SECOND, 100 * MS..=HOUR),
+        labels: labels(r, &mut section),
+    };
+    if canary.labels.is_empty() {
+        canary.labels.insert("job".into(), "log_capturer_canary".into());
+    }
+    r.finish(section);
+    canary
 }
 
 fn listen(r: &mut Reader<'_>, section: &mut Section, port: u16) -> SocketAddr {

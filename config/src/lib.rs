@@ -48,7 +48,9 @@ pub struct Config {
     pub sinks: Vec<Sink>,
     pub wal: Wal,
     pub server: Server,
-    pub metrics: Listen,
+    pub metrics: Metrics,
+    pub slo: Slo,
+    pub canary: Canary,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -295,8 +297,28 @@ pub struct ServerLimits {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Listen {
+pub struct Metrics {
     pub listen: SocketAddr,
+    /// Whether the time that lines take is measured.
+    pub latency: bool,
+}
+
+/// The objective: so many of the lines acked in so long.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Slo {
+    pub lines_per_second: usize,
+    #[serde(serialize_with = "units::print_duration")]
+    pub latency: Duration,
+    pub ratio: f64,
+}
+
+/// A line that the product writes by itself, so that there is a latency where nobody logs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Canary {
+    pub enabled: bool,
+    #[serde(serialize_with = "units::print_duration")]
+    pub interval: Duration,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Reads and checks a file, with the variables of this process.

@@ -313,6 +313,22 @@ impl<'a> Reader<'a> {
         self.value(of, key, &expected, read).unwrap_or(default)
     }
 
+    pub fn number(
+        &mut self,
+        of: &mut Section,
+        key: &'static str,
+        default: f64,
+        range: RangeInclusive<f64>,
+    ) -> f64 {
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let Some(text) = self.text(of, key, &expected) else { return default };
+        let number = text.text.parse().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            self.problem(text.problem(&expected));
+        }
+        number.unwrap_or(default)
+    }
+
     pub fn boolean(&mut self, of: &mut Section, key: &'static str, default: bool) -> bool {
         self.choice(of, key, default, &[("true", true), ("false", false)])
     }

@@ -28,8 +28,8 @@ impl Run {
         let stopped = stop.clone();
         let discoverer = Discoverer::new(options, known).unwrap();
         let thread = std::thread::spawn(move || {
-            let ended =
-                discoverer.run(|| stopped.load(Ordering::Relaxed), |event| drop(send.send(event)));
+            let ended = discoverer
+                .run(|| stopped.load(Ordering::Relaxed), |event, _| drop(send.send(event)));
             ended.unwrap();
         });
         Run { events, stop, thread: Some(thread) }

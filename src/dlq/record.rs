@@ -60,6 +60,13 @@ impl Reason {
         }
     }
 
+    /// Its name, where this version gives it: there are few of these.
+    #[must_use]
+    pub fn known_name(&self) -> &'static str {
+        let known = REASONS.iter().find(|(_, reason)| reason == self);
+        known.map_or("other", |(name, _)| name)
+    }
+
     /// Whether sending it unchanged may ever help: nothing gets younger.
     #[must_use]
     pub fn may_pass(&self) -> bool {

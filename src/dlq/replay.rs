@@ -161,10 +161,10 @@ impl Part<'_> {
             stream: stream_key(labels),
             oldest_arrival_ns,
             oldest_stamp_ns: block.oldest_stamp_ns,
-            read_back: false,
             raw_len: block.raw_len,
             entries: block.entries,
             body: Arc::new(block.body),
+            ..Frame::default()
         }
     }
 

@@ -20,6 +20,7 @@ use crate::track::Ack;
 use io::disk::Disk;
 use io::format::Seq;
 use io::wal::{Acked, Backlog, Durable, Place, Wal};
+use perf::recorder::Since;
 use shards::asked::Asked;
 use shards::bell::Bell;
 use shards::ring::Ring;
@@ -29,7 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A durable frame on its way to a sink.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frame {
     pub seq: Seq,
     /// Empty: the sink's own.
@@ -44,6 +45,10 @@ pub struct Frame {
     /// may hold streams that travelled alone before and have not arrived: other sinks are further, or an
     /// earlier run knew nothing of it.
     pub read_back: bool,
+    /// How long its oldest line had waited in its file when it arrived, where that is known.
+    pub waited: Duration,
+    /// Since when it could be sent.
+    pub since: Since,
     /// One snappy block; sinks share it.
     pub body: Arc<Vec<u8>>,
 }
@@ -59,8 +64,8 @@ impl Frame {
             oldest_stamp_ns: durable.oldest_stamp_ns,
             raw_len: durable.raw_len,
             entries: durable.entries,
-            read_back: false,
             body: Arc::new(durable.body),
+            ..Frame::default()
         }
     }
 
@@ -71,17 +76,7 @@ impl Frame {
 
     #[cfg(test)]
     pub fn for_tests() -> Frame {
-        Frame {
-            seq: Seq(1),
-            tenant: "".into(),
-            stream: 0,
-            oldest_arrival_ns: 0,
-            oldest_stamp_ns: 0,
-            raw_len: 0,
-            entries: 1,
-            read_back: false,
-            body: Arc::default(),
-        }
+        Frame { seq: Seq(1), entries: 1, ..Frame::default() }
     }
 }
 
@@ -100,6 +95,13 @@ impl Fresh {
     pub fn of(durable: Durable) -> Fresh {
         let (sourced, place) = (durable.sourced, durable.place);
         Fresh { frame: Frame::of(durable), sourced, place }
+    }
+
+    /// With the times that are known of it.
+    #[must_use]
+    pub fn timed(mut self, waited: Duration, now: Instant) -> Fresh {
+        (self.frame.waited, self.frame.since) = (waited, Some(now));
+        self
     }
 }
 
@@ -193,6 +195,8 @@ const COLLECTED_BYTES_MAX: u64 = 256 << 10;
 struct Out {
     tenant: Arc<str>,
     charge: u64,
+    lines: u32,
+    arrival_ns: i64,
 }
 
 /// How far a sink is, for those who seal streams apart until they have arrived.
@@ -240,6 +244,8 @@ struct Behind {
     place: Option<Place>,
     /// What that frame takes of the credit, where it is known: there was no room for it.
     charge: u64,
+    /// When that frame arrived, or one before it.
+    arrival_ns: i64,
 }
 
 /// The shard's end of a lane: pure bookkeeping, [`crate::ingest`] moves it.
@@ -277,6 +283,10 @@ pub struct Handoff<D: Disk> {
     acked_at: Option<Instant>,
     /// When tenants that were not met were looked for last.
     looked_at: Option<Instant>,
+    /// Up to here an earlier run left frames.
+    durable_before: Seq,
+    /// Of this run's frames.
+    unacked_lines: u64,
 }
 
 /// After so long without an ack a tenant stands still, and those that were not met since the start are
@@ -296,7 +306,9 @@ impl<D: Disk> Handoff<D> {
     ) -> Self {
         assert!(bytes_max > 0);
         let (acked, durable) = (wal.acked(sink), wal.ladder().durable.0);
-        let at = |acked: Seq| Behind { next: acked.next(), place: None, charge: 0 };
+        let now_ns = perf::clock::unix_ns();
+        let at =
+            |acked: Seq| Behind { next: acked.next(), place: None, charge: 0, arrival_ns: now_ns };
         let unmet = (acked.all < durable).then(|| at(acked.all));
         let behind =
             acked.behind.iter().map(|(tenant, acked)| (tenant.as_str().into(), at(*acked)));
@@ -322,6 +334,8 @@ impl<D: Disk> Handoff<D> {
             acked_max: acked.all,
             acked_at: None,
             looked_at: None,
+            durable_before: durable,
+            unacked_lines: 0,
         }
     }
 
@@ -330,6 +344,7 @@ impl<D: Disk> Handoff<D> {
         self.collect(frames.iter().any(|fresh| fresh.sourced), now);
         for Fresh { frame, place, .. } in frames {
             let before = self.place.replace(*place);
+            self.unacked_lines += u64::from(frame.entries);
             if self.unmet.is_some() || self.behind.contains_key(&frame.tenant) {
                 continue;
             }
@@ -338,8 +353,9 @@ impl<D: Disk> Handoff<D> {
                 self.enqueue(Frame { read_back, ..frame.clone() }, now);
             } else {
                 self.moved = true;
-                let (next, charge) = (frame.seq, self.charge(frame));
-                let behind = Behind { next, place: before, charge };
+                let (next, charge, arrival_ns) =
+                    (frame.seq, self.charge(frame), frame.oldest_arrival_ns);
+                let behind = Behind { next, place: before, charge, arrival_ns };
                 self.behind.insert(frame.tenant.clone(), behind);
             }
         }
@@ -394,7 +410,9 @@ impl<D: Disk> Handoff<D> {
         self.out_bytes += charge;
         let new = || Share { charge: 0, moved_at: now };
         self.tenants.entry(frame.tenant.clone()).or_insert_with(new).charge += charge;
-        self.out.insert(frame.seq, Out { tenant: frame.tenant.clone(), charge });
+        let (tenant, lines, arrival_ns) =
+            (frame.tenant.clone(), frame.entries, frame.oldest_arrival_ns);
+        self.out.insert(frame.seq, Out { tenant, charge, lines, arrival_ns });
         self.waiting_bytes += frame.bytes();
         self.waiting.push_back(frame);
     }
@@ -465,9 +483,12 @@ impl<D: Disk> Handoff<D> {
         self.collected_at = None;
         let mut refused: Vec<Arc<str>> = Vec::new();
         let mut before = None;
+        let mut arrived_ns = 0;
         for durable in frames {
             let here = Some(durable.place);
-            let frame = Frame { read_back: true, ..Frame::of(durable) };
+            let frame = Frame { read_back: true, since: Some(now), ..Frame::of(durable) };
+            let arrival_ns = frame.oldest_arrival_ns;
+            arrived_ns = arrived_ns.max(arrival_ns);
             let known = self.behind.get(&frame.tenant).copied().or(self.unmet);
             // Who stands before what was read has not seen it: it is not its turn.
             if let Some(known) = known.filter(|at| (from..=frame.seq).contains(&at.next)) {
@@ -475,13 +496,13 @@ impl<D: Disk> Handoff<D> {
                 let before = before.or(known.place.filter(|_| known.next == frame.seq));
                 let taken = !refused.contains(&frame.tenant) && self.allows(&frame);
                 if taken {
-                    let at = Behind { next: frame.seq.next(), place: here, charge: 0 };
+                    let at = Behind { next: frame.seq.next(), place: here, charge: 0, arrival_ns };
                     self.behind.insert(frame.tenant.clone(), at);
                     self.read_back.insert(frame.tenant.clone());
                     self.enqueue(frame, now);
                 } else if !refused.contains(&frame.tenant) {
                     let charge = self.charge(&frame);
-                    let at = Behind { next: frame.seq, place: before, charge };
+                    let at = Behind { next: frame.seq, place: before, charge, arrival_ns };
                     self.behind.insert(frame.tenant.clone(), at);
                     refused.push(frame.tenant);
                 }
@@ -491,7 +512,7 @@ impl<D: Disk> Handoff<D> {
         let (next, place) = (backlog.next(), backlog.place());
         let saw_all = |at: &mut Behind| {
             if at.next >= from && at.next < next {
-                *at = Behind { next, place, charge: 0 };
+                *at = Behind { next, place, charge: 0, arrival_ns: at.arrival_ns.max(arrived_ns) };
             }
         };
         let moved = self.behind.iter_mut().filter(|(tenant, _)| !refused.contains(tenant));
@@ -532,8 +553,11 @@ impl<D: Disk> Handoff<D> {
 
     fn settle(&mut self, seqs: &[Seq], passed: bool, now: Instant) {
         for seq in seqs {
-            let Out { tenant, charge } =
+            let Out { tenant, charge, lines, .. } =
                 self.out.remove(seq).expect("acked once, and it went over");
+            if *seq > self.durable_before {
+                self.unacked_lines -= u64::from(lines);
+            }
             self.out_bytes -= charge;
             let left = self.tenants.get_mut(&tenant).expect("it has something out");
             left.charge -= charge;
@@ -626,6 +650,33 @@ impl<D: Disk> Handoff<D> {
         let needed = draining || !room || self.left() < self.out_bytes;
         self.lane.awaited.ask(needed);
         !needed || self.lane.acks.is_empty()
+    }
+
+    /// What is free of the credit.
+    #[must_use]
+    pub fn credit(&self) -> u64 {
+        self.left()
+    }
+
+    /// Since when something waits for its ack, in Unix time, or a little longer; none where everything is
+    /// acked.
+    #[must_use]
+    pub fn behind_since_ns(&self) -> Option<i64> {
+        let out = self.out.values().next().map(|out| out.arrival_ns);
+        let read_back = self.behind.values().chain(&self.unmet).map(|at| at.arrival_ns);
+        read_back.chain(out).min()
+    }
+
+    /// Lines of this run that are durable and not acked.
+    #[must_use]
+    pub fn unacked_lines(&self) -> u64 {
+        self.unacked_lines
+    }
+
+    /// How many lines these frames hold, which are out.
+    #[must_use]
+    pub fn lines_of(&self, seqs: &[Seq]) -> u64 {
+        seqs.iter().filter_map(|seq| self.out.get(seq)).map(|out| u64::from(out.lines)).sum()
     }
 
     /// Everything durable was handed over and is acked.

@@ -90,7 +90,7 @@ impl Bed {
 
     fn ack(&mut self, frames: &[Frame]) {
         let seqs: Vec<Seq> = frames.iter().map(|frame| frame.seq).collect();
-        self.lane.ack(Ack { seqs: seqs.clone(), rejected: Vec::new() });
+        self.lane.ack(Ack { seqs: seqs.clone(), ..Ack::default() });
         assert_eq!(self.handoff.next_ack().unwrap().seqs, seqs);
         self.handoff.settled(&seqs, self.start);
         self.wal.ack(0, self.handoff.acked());
@@ -245,8 +245,8 @@ fn nobody_reads_behind_what_is_durable() {
     let mut bed = Bed::on(disk, Duration::ZERO, CREDIT);
     let durable = Seq(3);
     assert_eq!(bed.over().len(), 2, "one of each");
-    bed.handoff.unmet = Some(Behind { next: Seq(3), place: None, charge: 0 });
-    let at = Behind { next: durable.next(), place: None, charge: 0 };
+    bed.handoff.unmet = Some(Behind { next: Seq(3), place: None, charge: 0, arrival_ns: 1 });
+    let at = Behind { next: durable.next(), place: None, charge: 0, arrival_ns: 1 };
     bed.handoff.behind.insert("new".into(), at);
     assert!(bed.handoff.out_bytes > bed.handoff.left(), "nobody looks for the unmet yet");
     assert!(bed.handoff.start_read(durable, bed.start).is_none());

@@ -160,9 +160,3 @@ pub fn respond(
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
-
-/// What the endpoints for lines answer where there is none.
-#[must_use]
-pub fn no_endpoint() -> Response<Full> {
-    respond(StatusCode::NOT_FOUND, TEXT, format!("{}\n", Error::NoEndpoint))
-}

@@ -17,7 +17,7 @@ mod answer;
 mod arrival;
 mod endpoint;
 
-pub use answer::{Error, no_endpoint, respond};
+pub use answer::{Error, respond};
 pub use endpoint::{Endpoint, Form};
 
 use crate::alone;
@@ -32,6 +32,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use io::http::{self, BodyError, BodyMemory, Connection, Full};
 use perf::metrics;
+use perf::recorder::Recorder;
+use perf::stage::ShardTime;
 use push::BadPush;
 use shards::rate::Rates;
 use std::cell::{Cell, RefCell};
@@ -99,6 +101,7 @@ pub struct Receiver {
     last_ns: Cell<i64>,
     counts: metrics::Shard,
     requests: metrics::Receive,
+    times: Rc<Recorder>,
 }
 
 /// What a request brought, all of it taken in.
@@ -119,6 +122,7 @@ impl Receiver {
         rates: Arc<Rates>,
         counts: metrics::Shard,
         requests: metrics::Receive,
+        times: Rc<Recorder>,
     ) -> Receiver {
         Receiver {
             memory: Rc::new(BodyMemory::new(options.bodies_bytes_max)),
@@ -130,6 +134,7 @@ impl Receiver {
             rates,
             counts,
             requests,
+            times,
         }
     }
 
@@ -140,6 +145,7 @@ impl Receiver {
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Response<Full> {
+        let started = self.times.start();
         // Of a type that OTLP has not, what a person can read.
         let form = Form::of(endpoint, text_of(request.headers(), header::CONTENT_TYPE));
         let kind = if let Ok(Form::Otlp(kind)) = form { kind } else { otlp::Kind::Json };
@@ -166,6 +172,7 @@ impl Receiver {
             response.headers_mut().remove(header::CONNECTION);
         }
         self.requests.request(endpoint.path(), response.status().as_u16());
+        self.times.passed(ShardTime::Answer, started, 1);
         response
     }
 
@@ -184,6 +191,7 @@ impl Receiver {
             return Err(Error::Method);
         }
         self.intake.check()?;
+        let started = self.times.start();
         let deadline = Instant::now() + self.options.answer_time_max;
         let tenant = self.tenant(&head.headers)?;
         let with_labels = endpoint == Endpoint::Raw;
@@ -193,7 +201,10 @@ impl Receiver {
         let incoming = incoming.take().expect("it is read once");
         let body = self.read(connection, incoming, encoding, form).await?;
         self.intake.room(deadline).await?;
+        let read = self.times.start();
         let taken = self.take(form, &tenant, body, &query)?;
+        self.times.took(ShardTime::Read, started, read, taken.lines);
+        self.times.passed(ShardTime::Pipeline, read, taken.lines);
         self.counts.lines.inc_by(taken.lines);
         self.counts.bytes.inc_by(taken.bytes);
         for (reason, entries) in &taken.refused.reasons {

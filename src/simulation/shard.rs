@@ -75,7 +75,10 @@ thread_local! {
             proxy: crate::push::proxy::Choice::None,
             headers: Vec::new(),
         };
-        let metrics = perf::metrics::Metrics::new(1, &["loki".to_owned()], "0");
+        let metrics = {
+            let quiet = perf::recorder::Times::new(1, 1, Duration::ZERO, false);
+            perf::metrics::Metrics::new(1, &["loki".to_owned()], &[], quiet)
+        };
         (Client::new(&options).expect("a client"), metrics)
     };
 }
@@ -125,9 +128,10 @@ pub fn open(disk: &SimDisk, letters: &SimDisk, roomy: bool, credit: u64) -> (Sha
         stream_rate: 3 << 20,
         shards: 1,
     };
-    let (client, counts) = LINKS.with(|(client, of)| (client.clone(), of.sinks[0].clone()));
+    let (client, counts, times) =
+        LINKS.with(|(client, of)| (client.clone(), of.sinks[0].clone(), of.times.sink(0)));
     let stop = shards::stop::Stop::default();
-    let egress = Egress::new(vec![lane], client, options, Arc::default(), stop, counts);
+    let egress = Egress::new(vec![lane], client, options, Arc::default(), stop, counts, times);
     let shard = Shard {
         wal,
         dlq,

@@ -18,6 +18,7 @@ use crate::handoff::Frame;
 use crate::part::{Part, stream_key};
 use crate::verdict::{History, Reason};
 use io::format::Seq;
+use perf::recorder::Since;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -83,6 +84,8 @@ pub struct Rejected {
 pub struct Ack {
     pub seqs: Vec<Seq>,
     pub rejected: Vec<Rejected>,
+    /// When the last answer for them came.
+    pub answered: Since,
 }
 
 /// A push to be sent.
@@ -534,7 +537,7 @@ impl Track {
         open.pieces -= 1;
         if open.pieces == 0 {
             let open = self.open.remove(&seq).expect("just seen");
-            self.acks.push(Ack { seqs: vec![seq], rejected: open.rejected });
+            self.acks.push(Ack { seqs: vec![seq], rejected: open.rejected, answered: None });
         }
         None
     }
@@ -563,7 +566,7 @@ impl Track {
         let failed_before = job.failures > 0;
         let seqs: Vec<Seq> = job.pieces.iter().filter_map(|piece| self.done(piece.seq())).collect();
         if !seqs.is_empty() {
-            self.acks.push(Ack { seqs, rejected: Vec::new() });
+            self.acks.push(Ack { seqs, ..Ack::default() });
         }
         if bytes >= self.oversize_bytes / 4 * 3 {
             self.oversize = 0;

@@ -101,7 +101,8 @@ fn what_gets_too_old_while_loki_is_away_is_not_sent_and_what_is_new_flows() {
         let new = |job| Pushed::now(job, numbered(&format!("new {round}"), 10));
         push(&product, "", &[old, new("a"), older, new("b"), new("c")]);
     }
-    let refusals = || product.metric("log_capturer_pushes_retried_total").unwrap() > 0.0;
+    let refusals =
+        || product.metric(r#"log_capturer_pushes_total{verdict="retried"}"#).unwrap() > 0.0;
     eventually("Loki is missed", &product, refusals);
     // Until they are older than Loki takes.
     while now_ns() <= near_ns + 61 * SECOND {

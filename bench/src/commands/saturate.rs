@@ -183,7 +183,7 @@ pub fn once<F: Fn(&mut Setup)>(
     }
     let (wall, log) = (start.elapsed(), product.log());
     let usage = product.usage()?;
-    let pushes = product.metric("log_capturer_pushes_accepted_total")?;
+    let pushes = product.metric(r#"log_capturer_pushes_total{verdict="accepted"}"#)?;
     product.stop(LIMIT)?;
     require_same(receiver.sums(corpus)?, &log)?;
     Ok(Once { pushes, cpu: usage.cpu, wall, rss_peak_bytes: usage.rss_peak_bytes, timeline })

@@ -88,7 +88,7 @@ fn once(
     let (usage, own) = (product.usage()?, own_cpu());
     let elapsed = start.elapsed().as_secs_f64();
     receiver.await_taken(&product, written.lines_in_all(), LIMIT)?;
-    let (stages, log) = (Stage::all(&product.metrics_text()?), product.log());
+    let (stages, log) = (Stage::of(&product)?, product.log());
     let status = product.stop(LIMIT)?;
     require(status.success(), || format!("the product's {status}\n{log}"))?;
     let verified = receiver.verify(&written)?;

@@ -11,6 +11,7 @@ use super::watch::{Notice, Watcher};
 use super::{Event, FileId, Identity, Known, Options, open_regular};
 use inotify::WatchDescriptor;
 use rustix::fs::FileType;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -129,17 +130,19 @@ impl Discoverer {
         })
     }
 
-    /// Tells all that happens, until `stop` says so.
+    /// Tells all that happens, until `stop` says so, with the moment from which on it may have happened: not
+    /// before that, where inotify told of it.
     pub fn run(
         mut self,
         stop: impl Fn() -> bool,
-        mut tell: impl FnMut(Event),
+        mut tell: impl FnMut(Event, Instant),
     ) -> Result<(), DiscoverError> {
         let mut told = false;
+        let noticed = Cell::new(Instant::now());
         let mut emit = |event: Event| {
             // Said once for all that was told before, and not for nothing.
             if std::mem::replace(&mut told, event != Event::Settled) || event != Event::Settled {
-                tell(event);
+                tell(event, noticed.get());
             }
         };
         self.walk();
@@ -150,6 +153,7 @@ impl Discoverer {
         self.at_start = false;
         emit(Event::Ready);
         let mut quiet_until = Instant::now();
+        let mut taken_at = noticed.get();
         let mut poll_at = Instant::now() + POLL_INTERVAL;
         let mut reconcile_at = Instant::now() + self.options.reconcile_interval;
         while !stop() {
@@ -160,17 +164,24 @@ impl Discoverer {
                 continue;
             }
             let wait = STOP_INTERVAL.min(poll_at.saturating_duration_since(Instant::now()));
-            if self.watcher.wait(wait)? {
+            // What waits already came while nobody looked.
+            let waits = self.watcher.wait(Duration::ZERO)?;
+            if waits || self.watcher.wait(wait)? {
+                let now = Instant::now();
+                noticed.set(if waits { taken_at } else { now });
+                taken_at = now;
                 self.take_in(&mut emit)?;
                 self.settle(&mut emit)?;
                 quiet_until = Instant::now() + self.options.event_interval;
             }
             if reconcile_at <= Instant::now() {
+                noticed.set(Instant::now());
                 self.reconcile();
                 self.settle(&mut emit)?;
                 reconcile_at = Instant::now() + self.options.reconcile_interval;
             }
             if poll_at <= Instant::now() {
+                noticed.set(Instant::now());
                 self.poll();
                 self.settle(&mut emit)?;
                 self.give_up_lost(&mut emit);

@@ -13,6 +13,7 @@ use log_capturer::receive::lines::Query;
 use log_capturer::receive::push::{Push, Size};
 use log_capturer::receive::{Ack, Form, Options, Receiver, body, json};
 use perf::metrics::Metrics;
+use perf::recorder::{Recorder, Times};
 use shards::rate::Rates;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub struct Bed {
 }
 
 thread_local! {
-    static METRICS: Metrics = Metrics::new(1, &[], "");
+    static METRICS: Metrics = Metrics::new(1, &[], &[], Times::new(1, 0, Duration::ZERO, false));
 }
 
 impl Bed {
@@ -93,10 +94,12 @@ impl Bed {
             shard: 0,
             shards: 1,
         };
-        let (counts, requests) =
-            METRICS.with(|metrics| (metrics.shards[0].clone(), metrics.receive()));
+        let (counts, requests, times) = METRICS.with(|metrics| {
+            let times = Rc::new(Recorder::new(metrics.times.shard(0)));
+            (metrics.shards[0].clone(), metrics.receive(), times)
+        });
         let rates = Arc::new(Rates::new(None, None));
-        let receiver = Receiver::new(options, intake.clone(), rates, counts, requests);
+        let receiver = Receiver::new(options, intake.clone(), rates, counts, requests, times);
         Bed { receiver, intake }
     }
 

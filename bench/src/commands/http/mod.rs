@@ -173,7 +173,7 @@ struct Commits(Option<Stage>);
 
 impl Commits {
     fn of(product: &Product) -> Result<Commits, RunError> {
-        let stages = Stage::all(&product.metrics_text()?);
+        let stages = Stage::of(product)?;
         Ok(Commits(stages.into_iter().find(|stage| stage.name == "wal commit")))
     }
 

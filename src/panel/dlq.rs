@@ -1,42 +1,23 @@
-//! What operators ask of a running process beside its metrics: the state of its sinks and its
-//! dead-letter queues.
-//!
-//! - `GET /sinks`: of each sink and tenant the breaker's state, since when, and why.
-//! - `GET /dlq/stats`: what the queues hold, of each shard and sink.
-//! - `POST /dlq/reprocess`, `POST /dlq/purge`: with `{"filter": […], "labels": {…}, "restamp": false}`;
-//!   answered with the number of entries once every queue has done so. From this host only, and not from
-//!   pages in a browser: what is purged is gone.
+//! The dead-letter queues by HTTP.
 
-use crate::desk::{Desk, How, What};
+use super::{Panel, Wrong};
+use crate::desk::{How, What};
 use crate::dlq::Filter;
-use crate::egress::Egress;
 use crate::labels;
-use crate::receive::respond;
-use crate::server::Status;
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, ORIGIN};
-use hyper::{Method, Request, Response, StatusCode};
-use io::http::{self, BodyError, Connection, Full};
+use hyper::header::ORIGIN;
+use hyper::{Request, StatusCode};
+use io::http::{self, BodyError, Connection};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What the API shares with the shards and the senders.
-pub struct Panel {
-    pub status: Arc<Status>,
-    pub desk: Arc<Desk>,
-    pub egresses: Vec<Arc<Egress>>,
-}
 
 /// A filter and some labels.
 const ORDER_BYTES_MAX: usize = 64 << 10;
 /// Queues may be long, and disks slow.
 const ORDER_TIME_MAX: Duration = Duration::from_secs(300);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,49 +27,8 @@ struct Order {
     restamp: bool,
 }
 
-/// Why an order is not carried out.
-type Wrong = (StatusCode, String);
-
 impl Panel {
-    /// Whether this path is one of the panel's.
-    #[must_use]
-    pub fn has(path: &str) -> bool {
-        matches!(path, "/sinks" | "/dlq/stats" | "/dlq/reprocess" | "/dlq/purge")
-    }
-
-    pub async fn answer(
-        &self,
-        request: Request<Incoming>,
-        connection: &Connection,
-    ) -> Response<Full> {
-        let path = request.uri().path().to_owned();
-        let answer = match (request.method(), path.as_str()) {
-            (&Method::GET | &Method::HEAD, "/sinks") => Ok(self.sinks()),
-            (&Method::GET | &Method::HEAD, "/dlq/stats") => Ok(self.stats()),
-            (&Method::POST, "/dlq/reprocess" | "/dlq/purge") => {
-                self.order(&path, request, connection).await
-            }
-            (_, path) => {
-                let expected = if matches!(path, "/sinks" | "/dlq/stats") { "GET" } else { "POST" };
-                Err((StatusCode::METHOD_NOT_ALLOWED, format!("expected {expected}")))
-            }
-        };
-        let (code, value) = match answer {
-            Ok(value) => (StatusCode::OK, value),
-            Err((code, error)) => (code, json!({ "error": error })),
-        };
-        respond(code, JSON, format!("{value}\n"))
-    }
-
-    fn sinks(&self) -> Value {
-        let sinks = self
-            .egresses
-            .iter()
-            .map(|egress| json!({ "sink": egress.sink(), "tenants": egress.seen() }));
-        json!({ "sinks": sinks.collect::<Vec<_>>() })
-    }
-
-    fn stats(&self) -> Value {
+    pub(super) fn dlq_stats(&self) -> Value {
         let queues = self.desk.slots().iter().filter_map(|slot| {
             let stats = slot.stats()?;
             let by_reason: BTreeMap<&str, u64> =
@@ -113,7 +53,7 @@ impl Panel {
         json!({ "entries": entries, "queues": queues })
     }
 
-    async fn order(
+    pub(super) async fn order(
         &self,
         path: &str,
         request: Request<Incoming>,

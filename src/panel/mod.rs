@@ -1,0 +1,182 @@
+//! What operators ask of a running process, on `server.listen`; [`crate::receive`] has the endpoints for
+//! lines.
+//!
+//! - `GET /health`, `/ready`: for those who watch, and for load balancers.
+//! - `GET /stats`, `/slo/status`, `/shards`, `/sinks`, `/positions`, `/dlq/stats`: how it goes.
+//! - `GET /config`, `/version`, `/openapi.json`: what it is.
+//! - `POST /dlq/reprocess`, `/dlq/purge`: with `{"filter": […], "labels": {…}, "restamp": false}`;
+//!   answered with the number of entries once every queue has done so. From this host only, and not from
+//!   pages in a browser: what is purged is gone.
+//!
+//! What is not answered with success is `{"error", "code", "timestamp"}`.
+
+mod dlq;
+mod positions;
+
+use crate::desk::Desk;
+use crate::egress::Egress;
+use crate::health::Level;
+use crate::receive::respond;
+use crate::server::Status;
+use crate::sightings::Sightings;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use io::http::{Connection, Full};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What the API shares with the shards and the senders.
+pub struct Panel {
+    pub status: Arc<Status>,
+    pub desk: Arc<Desk>,
+    pub egresses: Vec<Arc<Egress>>,
+    /// Of each shard.
+    pub sightings: Vec<Arc<Sightings>>,
+    /// In force, without its secrets.
+    pub config: Value,
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Why something is not answered with success.
+pub(crate) type Wrong = (StatusCode, String);
+
+const OPENAPI: &str = include_str!("openapi.json");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Health,
+    Ready,
+    Version,
+    Stats,
+    Slo,
+    Shards,
+    Sinks,
+    Positions,
+    Config,
+    OpenApi,
+    DlqStats,
+    DlqReprocess,
+    DlqPurge,
+}
+
+const ENDPOINTS: [(&str, Endpoint); 13] = [
+    ("/health", Endpoint::Health),
+    ("/ready", Endpoint::Ready),
+    ("/version", Endpoint::Version),
+    ("/stats", Endpoint::Stats),
+    ("/slo/status", Endpoint::Slo),
+    ("/shards", Endpoint::Shards),
+    ("/sinks", Endpoint::Sinks),
+    ("/positions", Endpoint::Positions),
+    ("/config", Endpoint::Config),
+    ("/openapi.json", Endpoint::OpenApi),
+    ("/dlq/stats", Endpoint::DlqStats),
+    ("/dlq/reprocess", Endpoint::DlqReprocess),
+    ("/dlq/purge", Endpoint::DlqPurge),
+];
+
+impl Endpoint {
+    fn changes(self) -> bool {
+        matches!(self, Endpoint::DlqReprocess | Endpoint::DlqPurge)
+    }
+}
+
+impl Panel {
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Response<Full> {
+        let path = request.uri().path();
+        let known = ENDPOINTS.iter().find(|(known, _)| *known == path);
+        let Some((path, endpoint)) = known.copied() else {
+            let known = ENDPOINTS.map(|(path, _)| path).join(", ");
+            let lines = crate::receive::Endpoint::ALL.map(crate::receive::Endpoint::path);
+            let text = format!("not found; there is {known}; for lines {}", lines.join(", "));
+            return refused((StatusCode::NOT_FOUND, text));
+        };
+        let reads = matches!(request.method(), &Method::GET | &Method::HEAD);
+        if endpoint.changes() != (request.method() == Method::POST) || !endpoint.changes() && !reads
+        {
+            let (expected, allow) =
+                if endpoint.changes() { ("POST", "POST") } else { ("GET", "GET, HEAD") };
+            let text = format!("expected {expected}");
+            let mut response = refused((StatusCode::METHOD_NOT_ALLOWED, text));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+            return response;
+        }
+        let report = self.status.board.last();
+        let answer = match endpoint {
+            Endpoint::Health => {
+                let fails = report.health.status == Level::Critical || !self.is_ready();
+                let code = if fails { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+                return respond(code, JSON, format!("{}\n", self.health()));
+            }
+            Endpoint::Ready if self.is_ready() => return respond(StatusCode::OK, TEXT, "ready\n"),
+            Endpoint::Ready => {
+                let text = "not ready: starting or stopping";
+                Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
+            }
+            Endpoint::OpenApi => return respond(StatusCode::OK, JSON, OPENAPI),
+            Endpoint::Version => Ok(json!({ "version": env!("CARGO_PKG_VERSION") })),
+            Endpoint::Stats => Ok(report.stats.clone()),
+            Endpoint::Slo => Ok(report.slo.clone()),
+            Endpoint::Shards => Ok(json!({ "shards": report.stats["shards"] })),
+            Endpoint::Sinks => Ok(self.sinks()),
+            Endpoint::Positions => {
+                let query = request.uri().query().unwrap_or_default().to_owned();
+                self.positions(&query).await
+            }
+            Endpoint::Config => Ok(self.config.clone()),
+            Endpoint::DlqStats => Ok(self.dlq_stats()),
+            Endpoint::DlqReprocess | Endpoint::DlqPurge => {
+                self.order(path, request, connection).await
+            }
+        };
+        match answer {
+            Ok(value) => respond(StatusCode::OK, JSON, format!("{value}\n")),
+            Err(wrong) => refused(wrong),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.status.ready.load(Ordering::Acquire)
+    }
+
+    fn health(&self) -> Value {
+        let report = self.status.board.last();
+        let ready = self.is_ready();
+        // The report is up to a second old, and this is known now.
+        let status = if ready { report.health.status } else { Level::Critical };
+        json!({
+            "status": status,
+            "ready": ready,
+            "version": env!("CARGO_PKG_VERSION"),
+            "timestamp": jiff::Timestamp::now().to_string(),
+            "uptime_seconds": report.stats["uptime_seconds"],
+            "services": report.health.services,
+            "checks": report.health.checks,
+        })
+    }
+
+    fn sinks(&self) -> Value {
+        let sinks = self
+            .egresses
+            .iter()
+            .map(|egress| json!({ "sink": egress.sink(), "tenants": egress.seen() }));
+        json!({ "sinks": sinks.collect::<Vec<_>>() })
+    }
+}
+
+fn refused((code, error): Wrong) -> Response<Full> {
+    let body = json!({
+        "error": error,
+        "code": code.as_u16(),
+        "timestamp": jiff::Timestamp::now().to_string(),
+    });
+    respond(code, JSON, format!("{body}\n"))
+}
