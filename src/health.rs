@@ -168,6 +168,10 @@ fn share(part: u64, of: u64) -> f64 {
     (share * 10_000.0).round() / 10_000.0
 }
 
+fn rounded(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}
+
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
@@ -280,7 +284,7 @@ fn objective(of: &Figures) -> Check {
     let both = of.burn_rate_5m.min(of.burn_rate_1h);
     check(
         level(both, [6.0, 14.4, f64::INFINITY]),
-        json!({ "burn_rate_5m": of.burn_rate_5m, "burn_rate_1h": of.burn_rate_1h }),
+        json!({ "burn_rate_5m": rounded(of.burn_rate_5m), "burn_rate_1h": rounded(of.burn_rate_1h) }),
         &format!("the error budget burns {both:.1} times as fast as it may"),
         "see GET /slo/status, and which stage takes the time in GET /stats",
     )

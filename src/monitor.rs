@@ -60,7 +60,8 @@ pub struct Monitor {
     live: Vec<Instant>,
     started: Instant,
     memory_bytes_max: u64,
-    level: Level,
+    /// As it was said last.
+    level: Option<Level>,
 }
 
 /// What rates are made of.
@@ -99,7 +100,7 @@ impl Monitor {
             live: vec![now; status.metrics.shards.len()],
             started: now,
             memory_bytes_max: memory_bytes_max(),
-            level: Level::Healthy,
+            level: None,
             options,
             status,
             egresses,
@@ -272,18 +273,20 @@ impl Monitor {
 
     /// Once, where it changes.
     fn say(&mut self, health: &Health) {
-        let (before, now) = (self.level, health.status);
-        self.level = now;
-        let stops = self.status.stopping.load(Ordering::Acquire);
-        if now == before || stops || !self.status.ready.load(Ordering::Acquire) {
+        if !self.status.ready.load(Ordering::Acquire) {
+            return;
+        }
+        let now = health.status;
+        let before = self.level.replace(now).unwrap_or(Level::Healthy);
+        if now == before {
             return;
         }
         let worst = health.alarms().into_iter().next().unwrap_or_default();
-        let (check, message) = (worst["check"].as_str(), worst["message"].as_str());
+        let (check, why) = (worst["check"].as_str(), worst["message"].as_str());
         if now > before {
-            tracing::warn!(status = ?now, check, message, "health is worse");
+            tracing::warn!(status = ?now, check, why, "health is worse");
         } else {
-            tracing::info!(status = ?now, check, message, "health is better");
+            tracing::info!(status = ?now, check, why, "health is better");
         }
     }
 
