@@ -16,7 +16,7 @@ use crate::push::Client;
 use crate::receive::{self, Receiver};
 use crate::server::{self, Status};
 use crate::sightings::Sightings;
-use crate::{discover, options, place, systemd};
+use crate::{canary, discover, options, place, systemd};
 use config::Config;
 use futures_lite::future::block_on;
 use io::format::Cursor;
@@ -165,6 +165,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             http: options::http(config),
             doorman: doorman.clone(),
             receive: options::receive(config, number, count),
+            canary: options::canary(config, number),
             rates: rates.clone(),
         });
         let listeners = Listeners { api, metrics: metrics_listener.take() };
@@ -387,6 +388,7 @@ struct Api {
     http: http::Options,
     doorman: Arc<Doorman>,
     receive: receive::Options,
+    canary: Option<canary::Options>,
     rates: Arc<Rates>,
 }
 
@@ -405,10 +407,16 @@ fn start_shard(
     let handle = executor::spawn(&executor, move || async move {
         let intake = Rc::new(Intake::new(intake));
         let times = Rc::new(Recorder::new(links.times.clone()));
-        if let Some(Api { listener, http, doorman, receive, rates }) = listeners.api {
+        if let Some(Api { listener, http, doorman, receive, canary, rates }) = listeners.api {
             let (counts, requests) = (links.counts.clone(), panel.status.metrics.receive());
             let (intake, times) = (intake.clone(), times.clone());
-            let receiver = Receiver::new(receive, intake, rates, counts, requests, times);
+            let receiver =
+                Rc::new(Receiver::new(receive, intake, rates, counts.clone(), requests, times));
+            if let Some(options) = canary {
+                let stop = links.stop.clone();
+                let canary = canary::run(options, receiver.clone(), counts, stop);
+                glommio::spawn_local(canary).detach();
+            }
             server::serve_api(listener, http, doorman, panel.clone(), receiver);
         }
         if let Some(listener) = listeners.metrics {

@@ -365,11 +365,17 @@ impl Intake {
         self.urgent.until(|| (self.awaited.get() >= AWAITED_MAX).then_some(())).await;
     }
 
+    /// Who brings more has to wait.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.bytes.get() >= self.options.bytes_max
+    }
+
     /// Waits until there is room for more lines.
     pub async fn room(&self, deadline: Instant) -> Result<(), NotStored> {
         self.room
             .until(|| match self.check() {
-                Ok(()) if self.bytes.get() >= self.options.bytes_max => {
+                Ok(()) if self.is_crowded() => {
                     (Instant::now() >= deadline).then_some(Err(NotStored::TimedOut))
                 }
                 known => Some(known),

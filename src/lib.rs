@@ -11,6 +11,8 @@ pub mod source;
 
 pub mod receive;
 
+pub mod canary;
+
 pub mod alone;
 pub mod stream;
 

@@ -2,7 +2,7 @@
 //! both.
 
 use crate::{
-    alone, discover, dlq, egress, ingest, intake, letters, monitor, push, receive, source,
+    alone, canary, discover, dlq, egress, ingest, intake, letters, monitor, push, receive, source,
 };
 use config::{
     Ack, Auth, Config, Egress, Loki, LokiLimits, LongLines, Proxy, Secret, Shards, Sink, SinkKind,
@@ -289,6 +289,19 @@ pub fn discovery(config: &Config) -> discover::Options {
             })
             .collect(),
     }
+}
+
+/// Where there is to be one.
+#[must_use]
+pub fn canary(config: &Config, shard: usize) -> Option<canary::Options> {
+    let mut labels = lokis(config).next().map(|loki| loki.labels.clone()).unwrap_or_default();
+    labels.extend(config.canary.labels.clone());
+    labels.insert("shard".to_owned(), shard.to_string());
+    config.canary.enabled.then(|| canary::Options {
+        shard,
+        interval: config.canary.interval,
+        labels: labels.into_iter().collect(),
+    })
 }
 
 #[must_use]

@@ -45,9 +45,8 @@ pub fn serve_api(
     options: http::Options,
     doorman: Arc<Doorman>,
     panel: Arc<Panel>,
-    receiver: Receiver,
+    receiver: Rc<Receiver>,
 ) {
-    let receiver = Rc::new(receiver);
     let answer = move |request: Request<Incoming>, connection: Rc<Connection>| {
         let (receiver, panel) = (receiver.clone(), panel.clone());
         async move {

@@ -63,6 +63,10 @@ pub struct Setup {
     pub more_sinks: Vec<String>,
     /// More keys of `server`.
     pub server_keys: Vec<String>,
+    /// More keys of `metrics`.
+    pub metrics_keys: Vec<String>,
+    /// More sections, each a line such as `canary: { enabled: true }`.
+    pub more: Vec<String>,
     pub cores: String,
     pub wal: String,
     pub drain_timeout: String,
@@ -84,6 +88,8 @@ impl Setup {
             sink_keys: Vec::new(),
             more_sinks: Vec::new(),
             server_keys: Vec::new(),
+            metrics_keys: Vec::new(),
+            more: Vec::new(),
             cores: "{}".into(),
             wal: "{}".into(),
             drain_timeout: "10s".into(),
@@ -109,11 +115,14 @@ impl Setup {
         let sink_keys: String = self.sink_keys.iter().map(|key| format!("    {key}\n")).collect();
         let more_sinks: String = self.more_sinks.iter().map(|sink| format!("  {sink}\n")).collect();
         let server_keys: String = self.server_keys.iter().map(|key| format!("  {key}\n")).collect();
+        let metrics_keys: String =
+            self.metrics_keys.iter().map(|key| format!("  {key}\n")).collect();
+        let more: String = self.more.iter().map(|section| format!("{section}\n")).collect();
         format!(
             "version: 1\ndata_dir: {:?}\ndrain_timeout: {}\ncores: {}\nsources:\n  files:\n    \
              - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}{more_sinks}wal: {}\n\
              server:\n  listen: \"127.0.0.1:0\"\n{server_keys}\
-             metrics: {{ listen: \"127.0.0.1:0\" }}\n",
+             metrics:\n  listen: \"127.0.0.1:0\"\n{metrics_keys}{more}",
             self.data_dir(),
             self.drain_timeout,
             self.cores,

@@ -22,7 +22,7 @@ pub use endpoint::{Endpoint, Form};
 
 use crate::alone;
 use crate::block::Block;
-use crate::intake::{Intake, Ticket};
+use crate::intake::{Intake, NotStored, Ticket};
 use admit::{Door, Refused};
 use arrival::{Arrival, Terms};
 use body::{BadBody, Body, Decoder, Encoding};
@@ -268,6 +268,17 @@ impl Receiver {
         }
     }
 
+    /// Takes in a line of the product's own, with these labels and no others.
+    pub fn take_own(&self, labels: &[(String, String)], line: &[u8]) -> Result<(), NotStored> {
+        self.intake.check()?;
+        if self.intake.is_crowded() {
+            return Err(NotStored::Full);
+        }
+        let pairs = labels.iter().map(|(n, v)| (n.as_str(), v.as_str().into())).collect();
+        self.arrive_with(&[], "", &self.door(), |arrival| arrival.lines(pairs, line));
+        Ok(())
+    }
+
     /// What bodies are read into.
     #[must_use]
     pub fn memory(&self) -> &Rc<BodyMemory> {
@@ -406,6 +417,16 @@ impl Receiver {
 
     /// Takes in what `put` has, entry by entry.
     fn arrive(&self, tenant: &str, door: &Door<'_>, put: impl FnOnce(&mut Arrival<'_>)) -> Taken {
+        self.arrive_with(&self.options.labels, tenant, door, put)
+    }
+
+    fn arrive_with(
+        &self,
+        labels: &[(String, String)],
+        tenant: &str,
+        door: &Door<'_>,
+        put: impl FnOnce(&mut Arrival<'_>),
+    ) -> Taken {
         let now_ns = perf::clock::unix_ns();
         let mut streams = self.streams.borrow_mut();
         let stamps =
@@ -417,8 +438,7 @@ impl Receiver {
             alone: &self.options.alone,
         };
         let ((lines, bytes, refused), ticket) = self.intake.take(tenant, |tenant| {
-            let mut arrival =
-                Arrival::new(door, &self.options.labels, &mut streams, stamps, tenant, terms);
+            let mut arrival = Arrival::new(door, labels, &mut streams, stamps, tenant, terms);
             put(&mut arrival);
             arrival.done()
         });
