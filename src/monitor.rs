@@ -92,6 +92,8 @@ impl Monitor {
         whole.slo_seconds.set(options.objective.latency.as_secs_f64());
         whole.slo_ratio.set(options.objective.ratio);
         whole.slo_lines_per_second.set(options.objective.lines_per_second);
+        let memory_bytes_max = memory_bytes_max();
+        whole.memory_limit_bytes.set(i64::try_from(memory_bytes_max).unwrap_or(i64::MAX));
         Monitor {
             history: History::new(options.objective, now),
             samples: VecDeque::new(),
@@ -99,7 +101,7 @@ impl Monitor {
             dead_at: now,
             live: vec![now; status.metrics.shards.len()],
             started: now,
-            memory_bytes_max: memory_bytes_max(),
+            memory_bytes_max,
             level: None,
             options,
             status,

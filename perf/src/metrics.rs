@@ -270,6 +270,8 @@ metrics! {
             "Free space of the file system of data_dir, for this user.",
         data_dir_size_bytes: gauge "log_capturer_data_dir_size_bytes"
             "Size of the file system of data_dir.",
+        memory_limit_bytes: gauge "log_capturer_memory_limit_bytes"
+            "Memory that the control group, or else the host, has for this process.",
         reloads: counter "log_capturer_config_reloads_total" ["result" = "success"]
             "Configurations that were put in force, the one at the start included, and those that were not.",
         reloads_failed: counter "log_capturer_config_reloads_total" ["result" = "failure"]
