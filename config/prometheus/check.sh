@@ -10,7 +10,7 @@ fail() { echo "$*" >&2; failed=1; }
 alerts=$(sed -n 's/^ *- alert: //p' config/prometheus/rules/alerts.yaml)
 for alert in $alerts; do
     # From its name to the next one.
-    text=$(awk -v name="$alert" '$1 == "-" { on = ($2 == "alert:" && $3 == name) } on' config/prometheus/rules/alerts.yaml)
+    text=$(awk -v name="$alert" '$2 == "alert:" || $2 == "name:" { on = ($3 == name) } on' config/prometheus/rules/alerts.yaml)
     for part in 'severity: \(critical\|warning\) ' 'summary: ' 'description: ' "runbook_url: config/RUNBOOKS.md#${alert,,}\$"; do
         grep -q "$part" <<<"$text" || fail "$alert: no $part"
     done
