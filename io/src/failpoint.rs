@@ -3,7 +3,8 @@
 //!
 //! `LOG_CAPTURER_FAILPOINTS` holds rules, separated by commas: `STEP[:PART]@FROM[..TO]=WHAT`. The
 //! FROM-th time that STEP is reached with a path that contains PART (and further times, up to TO)
-//! WHAT happens: `kill`, or an error by its number, such as `28` (ENOSPC).
+//! WHAT happens: `kill`, an error by its number, such as `28` (ENOSPC), or so much time passes, such as
+//! `150ms`.
 
 use std::path::Path;
 
@@ -32,6 +33,7 @@ mod rules {
     use std::io;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     #[derive(Debug)]
     struct Rule {
@@ -47,6 +49,7 @@ mod rules {
     enum What {
         Kill,
         Error(i32),
+        Wait(Duration),
     }
 
     static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
@@ -62,7 +65,10 @@ mod rules {
         let (from, to) = times.split_once("..").unwrap_or((times, times));
         let what = match what {
             "kill" => What::Kill,
-            errno => What::Error(errno.parse().ok()?),
+            what => match what.strip_suffix("ms") {
+                Some(ms) => What::Wait(Duration::from_millis(ms.parse().ok()?)),
+                None => What::Error(what.parse().ok()?),
+            },
         };
         Some(Rule {
             step: step.into(),
@@ -88,6 +94,7 @@ mod rules {
                         std::thread::park();
                     }
                     What::Error(errno) => return Err(io::Error::from_raw_os_error(errno)),
+                    What::Wait(time) => std::thread::sleep(time),
                 }
             }
         }
@@ -106,6 +113,8 @@ mod rules {
             let rule = parse("read@1=kill").unwrap();
             assert_eq!((rule.part.as_str(), rule.from, rule.to), ("", 1, 1));
             assert_eq!(rule.what, What::Kill);
+            let rule = parse("write@1..9=150ms").unwrap();
+            assert_eq!(rule.what, What::Wait(Duration::from_millis(150)));
             assert!(parse("read@x=kill").is_none() && parse("read=kill").is_none());
         }
     }
