@@ -28,6 +28,7 @@ use io::format::{Cursor, Seq};
 use io::tail::{FileId, Identity};
 use io::uring::UringDisk;
 use io::wal::{self, Committed, Gap, Recovered, Sealed, Wal, WalError};
+use perf::errors::ErrorKey;
 use perf::metrics;
 use shards::bell::{Bell, LocalBell};
 use shards::ring::Ring;
@@ -350,7 +351,11 @@ impl Shard {
         let read = match read {
             Ok(read) => read,
             Err(error) => {
-                tracing::warn!(%error, file = ?sources.path(file), "a source cannot be read");
+                tracing::warn!(
+                    error_key = ErrorKey::SourceUnreadable.name(),
+                    %error, file = ?sources.path(file),
+                    "a source cannot be read"
+                );
                 return;
             }
         };
@@ -621,7 +626,11 @@ impl Shard {
             Ok(()) => {}
             // Segments stay until there is room for the checkpoint that lets them go.
             Err(error) if error.is_full() => {
-                tracing::warn!(%error, "no room for a checkpoint");
+                tracing::warn!(
+                    error_key = ErrorKey::CheckpointNoRoom.name(),
+                    %error,
+                    "no room for a checkpoint"
+                );
                 glommio::timer::sleep(FULL_INTERVAL).await;
             }
             Err(error) => return Err(error.into()),
@@ -645,7 +654,11 @@ impl Shard {
         let (batch, more) = match backlog.read(&self.wal, bytes_max).await {
             // The other sinks go on, and a second later this is tried again.
             Err(WalError::Disk(error)) if error.is_full() => {
-                tracing::warn!(%error, "the log cannot be read back now");
+                tracing::warn!(
+                    error_key = ErrorKey::WalUnreadable.name(),
+                    %error,
+                    "the log cannot be read back now"
+                );
                 (wal::Batch::default(), false)
             }
             read => (read?, true),
@@ -653,6 +666,7 @@ impl Shard {
         for Gap { segment, frames, damage } in &batch.gaps {
             self.links.counts.wal_gap_frames.inc_by(frames.last.0 - frames.first.0 + 1);
             tracing::error!(
+                error_key = ErrorKey::WalGap.name(),
                 segment, %frames, ?damage,
                 "durable frames cannot be read back; their segment was copied to quarantine"
             );
@@ -679,6 +693,7 @@ impl Shard {
         self.links.counts.wal_full.set(1);
         if !std::mem::replace(said, true) {
             tracing::warn!(
+                error_key = ErrorKey::WalFull.name(),
                 shard = self.options.number,
                 why,
                 "no room: sources wait, egress goes on"
@@ -699,10 +714,18 @@ impl Shard {
 
 fn report(shard: usize, found: &Recovered) {
     for (name, error) in &found.damaged {
-        tracing::error!(shard, name, %error, "a file of the write-ahead log is damaged");
+        tracing::error!(
+            error_key = ErrorKey::WalDamaged.name(),
+            shard, name, %error,
+            "a file of the write-ahead log is damaged"
+        );
     }
     for Gap { segment, frames, damage } in &found.gaps {
-        tracing::error!(shard, segment, %frames, ?damage, "durable frames are lost");
+        tracing::error!(
+            error_key = ErrorKey::WalGap.name(),
+            shard, segment, %frames, ?damage,
+            "durable frames are lost"
+        );
     }
     tracing::info!(
         shard,

@@ -51,6 +51,7 @@ pub mod table;
 
 pub mod appliance;
 pub mod options;
+pub mod own_log;
 pub mod panel;
 pub mod server;
 pub mod systemd;

@@ -15,6 +15,7 @@
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`tools`]: the commands for what a data_dir holds;
 //! - [`golden`]: what other versions left on the disk;
+//! - [`own_log`]: what it says of itself;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies and directories, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one; [`refusals`]: what becomes of what it
@@ -34,6 +35,7 @@ mod golden;
 mod http;
 mod lines;
 mod loki;
+mod own_log;
 mod refusals;
 mod setup;
 mod several;

@@ -54,6 +54,7 @@ pub fn config(
         wal: wal(r, &mut root),
         server: server(r, &mut root),
         metrics: metrics(r, &mut root),
+        log: crate::log::log(r, &mut root),
     };
     r.finish(root);
     check_together(r, &config);

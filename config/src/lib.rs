@@ -18,6 +18,7 @@ mod client;
 
 mod check;
 mod dlq;
+mod log;
 
 mod error;
 
@@ -25,6 +26,7 @@ mod offsets;
 
 pub use dlq::{Dlq, Reprocess, WhenFull};
 pub use error::{Errors, Problem};
+pub use log::{Format, Level, Log};
 pub use offsets::{Offset, offsets};
 pub use secret::{REDACTED, Secret};
 
@@ -49,6 +51,7 @@ pub struct Config {
     pub wal: Wal,
     pub server: Server,
     pub metrics: Listen,
+    pub log: Log,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

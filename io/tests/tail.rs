@@ -104,6 +104,7 @@ fn options(include: &[PathBuf]) -> Options {
         event_interval: Duration::from_millis(5),
         watches_max: 1000,
         files_max: 1000,
+        left_out: Vec::new(),
     }
 }
 

@@ -203,6 +203,7 @@ impl Metrics {
             registry.register(Box::new(counter.clone())).expect("each name is used once");
             counter
         };
+        registry.register(Box::new(crate::errors::family())).expect("each name is used once");
         Metrics {
             missing_sources: counter(
                 "log_capturer_sources_missing_total",
