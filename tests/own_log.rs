@@ -7,6 +7,8 @@ use bench::stub::Fault;
 use perf::errors::ErrorKey;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -132,6 +134,34 @@ fn text_has_no_colors_but_on_a_terminal() {
 }
 
 #[test]
+fn on_a_terminal_it_is_text_in_colors() {
+    let (master, terminal) = terminal();
+    let bed = Bed::new();
+    bed.append("a.log", "x\n");
+    let mut child = spawn(&bed, &[], terminal);
+    bed.lines(1);
+    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(child.wait().unwrap().success());
+    let (mut said, mut master) = (Vec::new(), File::from(master));
+    // The other end is closed: that is an error here, behind all that was said.
+    let _ = master.read_to_end(&mut said);
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains(" \x1b[32m INFO\x1b[0m starting version="), "{said:?}");
+    assert!(said.contains("\x1b[0m stopped\r\n"), "{said:?}");
+}
+
+/// Its two ends.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let (mut master, mut terminal) = (-1, -1);
+    let (name, modes, size) = (std::ptr::null_mut(), std::ptr::null(), std::ptr::null());
+    // SAFETY: both numbers are written, and the three null pointers ask for nothing.
+    let made = unsafe { libc::openpty(&mut master, &mut terminal, name, modes, size) };
+    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: both are open and nobody else's.
+    unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(terminal)) }
+}
+
+#[test]
 fn the_journal_is_told_the_level_and_no_time() {
     for (format, read) in [("auto", logfmt as fn(&str) -> Line), ("json", json)] {
         let mut bed = Bed::new();
@@ -157,10 +187,9 @@ fn the_journal_is_told_the_level_and_no_time() {
 }
 
 /// Started without waiting for what it says.
-fn spawn(bed: &Bed, variables: &[(&str, &str)]) -> Child {
+fn spawn(bed: &Bed, variables: &[(&str, &str)], log: impl Into<Stdio>) -> Child {
     let config = bed.setup.dir.join("config.yaml");
     fs::write(&config, bed.setup.yaml()).unwrap();
-    let log = File::create(bed.setup.dir.join("product.log")).unwrap();
     Command::new(BINARY)
         .args(["run", "--config"])
         .arg(&config)
@@ -182,7 +211,8 @@ fn the_level_is_the_least_that_is_said() {
         bed.setup.log = "{ level: warn }".into();
         bed.stub.script_fault(Fault::answer(500, "sick\n"), 1);
         bed.append("a.log", "x\n");
-        let mut child = spawn(&bed, variables);
+        let log = File::create(bed.setup.dir.join("product.log")).unwrap();
+        let mut child = spawn(&bed, variables, log);
         bed.lines(1);
         Command::new("kill").arg(child.id().to_string()).status().unwrap();
         assert!(child.wait().unwrap().success());
