@@ -16,13 +16,14 @@ use crate::push::Client;
 use crate::receive::{self, Receiver};
 use crate::server::{self, Status};
 use crate::sightings::Sightings;
-use crate::{canary, discover, options, place, systemd};
+use crate::{canary, discover, options, own_log, place, systemd};
 use config::Config;
 use futures_lite::future::block_on;
 use io::format::Cursor;
 use io::http::{self, Doorman};
 use io::plain::PlainDisk;
 use io::wal::{WalError, survey};
+use perf::errors::ErrorKey;
 use perf::metrics::Metrics;
 use perf::recorder::{Recorder, Times};
 use shards::bell::Bell;
@@ -224,7 +225,10 @@ impl Running {
             systemd::alive();
             if self.deadline.is_some_and(|at| at <= Instant::now()) {
                 if self.stop.phase() == Phase::Leaving {
-                    tracing::warn!("a shard did not end in time; what is durable stays so");
+                    tracing::warn!(
+                        error_key = ErrorKey::DrainCutShort.name(),
+                        "a shard did not end in time; what is durable stays so"
+                    );
                     break;
                 }
                 tracing::info!("the drain deadline is over; the rest stays in the log");
@@ -254,7 +258,11 @@ impl Running {
                 }
             }
             Report::Signal if self.stop.phase() > Phase::Running => {
-                tracing::warn!("a second signal: leaving at once; what is durable stays so");
+                tracing::warn!(
+                    error_key = ErrorKey::DrainCutShort.name(),
+                    "a second signal: leaving at once; what is durable stays so"
+                );
+                own_log::finish();
                 std::process::exit(130);
             }
             Report::Signal => {
@@ -264,13 +272,21 @@ impl Running {
             Report::Ended { shard, result } => {
                 self.alive -= 1;
                 if let Err(source) = result {
-                    tracing::error!(shard, error = %source, "a shard failed; stopping");
+                    tracing::error!(
+                        error_key = ErrorKey::ShardFailed.name(),
+                        shard, error = %source,
+                        "a shard failed; stopping"
+                    );
                     self.error.get_or_insert(RunError::Shard { shard, source });
                     self.drain(drain_timeout);
                 }
             }
             Report::DiscoveryFailed(error) => {
-                tracing::error!(error, "discovery failed; stopping");
+                tracing::error!(
+                    error_key = ErrorKey::DiscoveryFailed.name(),
+                    error,
+                    "discovery failed; stopping"
+                );
                 self.error.get_or_insert(RunError::Discovery(error));
                 self.drain(drain_timeout);
             }
@@ -471,7 +487,11 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
 
 fn pin(cpu: usize) {
     if let Err(error) = topology::pin(cpu) {
-        tracing::warn!(cpu, %error, "a thread cannot be pinned; it runs anywhere");
+        tracing::warn!(
+            error_key = ErrorKey::ThreadUnpinned.name(),
+            cpu, %error,
+            "a thread cannot be pinned; it runs anywhere"
+        );
     }
 }
 
@@ -529,7 +549,11 @@ fn raise_descriptors() -> u64 {
 fn abort_on_panic() {
     let say = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        say(panic);
+        if own_log::is_started() {
+            own_log::panicked(panic);
+        } else {
+            say(panic);
+        }
         std::process::abort();
     }));
 }

@@ -8,6 +8,7 @@ use crate::labels;
 use crate::source::{Follow, Start};
 use io::format::Cursor;
 use io::tail::{self, DiscoverError, Discoverer, Event, FileId, Known};
+use perf::errors::ErrorKey;
 use perf::metrics::Metrics;
 use shards::ring::Ring;
 use shards::stop::{Phase, Stop};
@@ -112,6 +113,7 @@ impl Discovery {
                 Event::Overflow => {
                     metrics.whole.inotify_overflows.inc();
                     tracing::warn!(
+                        error_key = ErrorKey::DiscoveryOverflow.name(),
                         "inotify lost events, every file is looked at; if this repeats, raise \
                          fs.inotify.max_queued_events"
                     );
@@ -119,13 +121,25 @@ impl Discovery {
                 Event::WatchLimit { dirs } => {
                     metrics.whole.inotify_overflows.inc();
                     tracing::warn!(
+                        error_key = ErrorKey::WatchLimit.name(),
                         dirs,
                         "no more inotify watches: these directories are polled; raise \
                          fs.inotify.max_user_watches"
                     );
                 }
                 Event::FilesLimit { files_max } => {
-                    tracing::error!(files_max, "too many files: the rest is not followed");
+                    tracing::error!(
+                        error_key = ErrorKey::FilesLimit.name(),
+                        files_max,
+                        "too many files: the rest is not followed"
+                    );
+                }
+                Event::LeftOut { path } => {
+                    tracing::warn!(
+                        error_key = ErrorKey::OwnLog.name(),
+                        path = %path.display(),
+                        "a source is where this log goes: it is not followed"
+                    );
                 }
                 Event::Settled => owners.announce(),
                 Event::Ready => {
@@ -166,6 +180,7 @@ impl Owners {
         let gone_ns = perf::clock::unix_ns().saturating_sub(cursor.stamp_ns);
         if u128::from(gone_ns.unsigned_abs()) < MISSING_TIME_MAX.as_nanos() {
             tracing::warn!(
+                error_key = ErrorKey::FileLost.name(),
                 path = %cursor.path.display(), offset = cursor.offset,
                 "a file that was being read is gone: what it held past this is lost, unless it \
                  comes back"

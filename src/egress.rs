@@ -17,6 +17,7 @@ use crate::push::{Client, Push, Reply};
 use crate::track::{Ack, Because, Job, Piece, Terms, Track};
 use crate::verdict::{Answer, REJECT_AFTER, Reason, Scope, Verdict, backoff, judge};
 use io::failpoint;
+use perf::errors::ErrorKey;
 use perf::metrics;
 use perf::recorder::{Since, SinkRecorder};
 use perf::stage::SinkTime;
@@ -358,6 +359,7 @@ impl Egress {
         }
         self.refused_said_ns.store(now_ns, Ordering::Relaxed);
         tracing::warn!(
+            error_key = ErrorKey::EntriesRefused.name(),
             sink = self.options.sink,
             reason = %answer,
             entries = self.refused.swap(0, Ordering::Relaxed),
@@ -407,13 +409,20 @@ impl Egress {
         let sink = &self.options.sink;
         if held {
             tracing::warn!(
+                error_key = ErrorKey::PushHeld.name(),
                 sink,
                 tenant,
                 reason,
                 "the sink refuses pushes; they are kept until it takes them"
             );
         } else {
-            tracing::warn!(sink, tenant, reason, "a push failed, it is sent again");
+            tracing::warn!(
+                error_key = ErrorKey::PushFailed.name(),
+                sink,
+                tenant,
+                reason,
+                "a push failed, it is sent again"
+            );
         }
     }
 

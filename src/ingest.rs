@@ -29,6 +29,7 @@ use io::format::{Cursor, Seq};
 use io::tail::{FileId, Identity};
 use io::uring::UringDisk;
 use io::wal::{self, Committed, Gap, Recovered, Sealed, Wal, WalError};
+use perf::errors::ErrorKey;
 use perf::metrics;
 use perf::recorder::{Exchange, Recorder, Since, SinkRecorder};
 use perf::stage::{ShardTime, SinkTime};
@@ -417,7 +418,11 @@ impl Shard {
         let read = match read {
             Ok(read) => read,
             Err(error) => {
-                tracing::warn!(%error, file = ?sources.path(file), "a source cannot be read");
+                tracing::warn!(
+                    error_key = ErrorKey::SourceUnreadable.name(),
+                    %error, file = ?sources.path(file),
+                    "a source cannot be read"
+                );
                 return;
             }
         };
@@ -747,7 +752,11 @@ impl Shard {
             Ok(()) => {}
             // Segments stay until there is room for the checkpoint that lets them go.
             Err(error) if error.is_full() => {
-                tracing::warn!(%error, "no room for a checkpoint");
+                tracing::warn!(
+                    error_key = ErrorKey::CheckpointNoRoom.name(),
+                    %error,
+                    "no room for a checkpoint"
+                );
                 glommio::timer::sleep(FULL_INTERVAL).await;
             }
             Err(error) => return Err(error.into()),
@@ -771,7 +780,11 @@ impl Shard {
         let (batch, more) = match backlog.read(&self.wal, bytes_max).await {
             // The other sinks go on, and a second later this is tried again.
             Err(WalError::Disk(error)) if error.is_full() => {
-                tracing::warn!(%error, "the log cannot be read back now");
+                tracing::warn!(
+                    error_key = ErrorKey::WalUnreadable.name(),
+                    %error,
+                    "the log cannot be read back now"
+                );
                 (wal::Batch::default(), false)
             }
             read => (read?, true),
@@ -779,6 +792,7 @@ impl Shard {
         for Gap { segment, frames, damage } in &batch.gaps {
             self.links.counts.wal_gap_frames.inc_by(frames.last.0 - frames.first.0 + 1);
             tracing::error!(
+                error_key = ErrorKey::WalGap.name(),
                 segment, %frames, ?damage,
                 "durable frames cannot be read back; their segment was copied to quarantine"
             );
@@ -809,6 +823,7 @@ impl Shard {
         self.links.counts.wal_full.set(1);
         if !std::mem::replace(said, true) {
             tracing::warn!(
+                error_key = ErrorKey::WalFull.name(),
                 shard = self.options.number,
                 why,
                 "no room: sources wait, egress goes on"
@@ -829,10 +844,18 @@ impl Shard {
 
 fn report(shard: usize, found: &Recovered) {
     for (name, error) in &found.damaged {
-        tracing::error!(shard, name, %error, "a file of the write-ahead log is damaged");
+        tracing::error!(
+            error_key = ErrorKey::WalDamaged.name(),
+            shard, name, %error,
+            "a file of the write-ahead log is damaged"
+        );
     }
     for Gap { segment, frames, damage } in &found.gaps {
-        tracing::error!(shard, segment, %frames, ?damage, "durable frames are lost");
+        tracing::error!(
+            error_key = ErrorKey::WalGap.name(),
+            shard, segment, %frames, ?damage,
+            "durable frames are lost"
+        );
     }
     tracing::info!(
         shard,

@@ -15,6 +15,7 @@ use crate::verdict;
 use io::failpoint;
 use io::format::Seq;
 use io::uring::UringDisk;
+use perf::errors::ErrorKey;
 use perf::metrics;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -180,7 +181,11 @@ impl Letters {
                 Err(error) => {
                     if !self.full_said.replace(true) {
                         let (shard, sink) = (self.slot.shard, &self.slot.sink);
-                        tracing::error!(shard, sink, %error, "refused entries cannot be stored");
+                        tracing::error!(
+                            error_key = ErrorKey::DlqWriteFailed.name(),
+                            shard, sink, %error,
+                            "refused entries cannot be stored"
+                        );
                     }
                     self.waiting.borrow_mut().push_front(next);
                     self.not_before.set(Some(Instant::now() + LOOK_INTERVAL));
@@ -303,7 +308,11 @@ impl Letters {
             Ok(records) if !records.is_empty() => records,
             other => {
                 let error = other.err().map(|error| error.to_string());
-                tracing::error!(%id, error, "a frame of the dead-letter queue cannot be sent again");
+                tracing::error!(
+                    error_key = ErrorKey::DlqUnreadable.name(),
+                    %id, error,
+                    "a frame of the dead-letter queue cannot be sent again"
+                );
                 self.dlq.postpone(id, now_ns.saturating_add(DAMAGED_NS)).await;
                 return true;
             }
@@ -372,7 +381,11 @@ impl Letters {
             Ok(()) => self.counts.dlq_replayed.inc(),
             Err(error) => {
                 // It is still there: sent again later, Loki knows it.
-                tracing::error!(%error, "what was sent again cannot be taken out of the queue");
+                tracing::error!(
+                    error_key = ErrorKey::DlqWriteFailed.name(),
+                    %error,
+                    "what was sent again cannot be taken out of the queue"
+                );
                 let until_ns = perf::clock::unix_ns().saturating_add(60_000_000_000);
                 self.dlq.postpone(replay.id, until_ns).await;
             }

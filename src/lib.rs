@@ -55,6 +55,7 @@ pub mod appliance;
 pub mod health;
 pub mod monitor;
 pub mod options;
+pub mod own_log;
 pub mod panel;
 pub mod server;
 pub mod sightings;

@@ -5,7 +5,9 @@ use config::Config;
 use log_capturer::appliance;
 use log_capturer::dlq::command as dlq;
 use log_capturer::inspect as wal;
+use log_capturer::own_log;
 use log_capturer::positions;
+use perf::errors::ErrorKey;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -129,21 +131,13 @@ fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> Exi
 }
 
 fn run(config: &Config) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LOG_CAPTURER_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
-    match appliance::run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("log-capturer: {error}");
-            ExitCode::from(error.exit_code())
-        }
+    own_log::start(config.log);
+    let ran = appliance::run(config);
+    if let Err(error) = &ran {
+        own_log::last(ErrorKey::RunFailed, &error.to_string(), &[]);
     }
+    own_log::finish();
+    ran.map_or_else(|error| ExitCode::from(error.exit_code()), |()| ExitCode::SUCCESS)
 }
 
 fn demo(seconds: u64, rate: u64, loki: Option<String>) -> ExitCode {

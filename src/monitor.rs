@@ -6,6 +6,7 @@ use crate::egress::Egress;
 use crate::health::{Figures, Health, Level, ShardFigures, SinkFigures};
 use crate::lock;
 use crate::server::Status;
+use perf::errors::ErrorKey;
 use perf::histogram::Spans;
 use perf::metrics::Metrics;
 use perf::process::Process;
@@ -286,7 +287,9 @@ impl Monitor {
         let worst = health.alarms().into_iter().next().unwrap_or_default();
         let (check, why) = (worst["check"].as_str(), worst["message"].as_str());
         if now > before {
-            tracing::warn!(status = ?now, check, why, "health is worse");
+            tracing::warn!(
+                error_key = ErrorKey::HealthWorse.name(), status = ?now, check, why, "health is worse"
+            );
         } else {
             tracing::info!(status = ?now, check, why, "health is better");
         }

@@ -2,7 +2,8 @@
 //! both.
 
 use crate::{
-    alone, canary, discover, dlq, egress, ingest, intake, letters, monitor, push, receive, source,
+    alone, canary, discover, dlq, egress, ingest, intake, letters, monitor, own_log, push, receive,
+    source,
 };
 use config::{
     Ack, Auth, Config, Egress, Loki, LokiLimits, LongLines, Proxy, Secret, Shards, Sink, SinkKind,
@@ -10,6 +11,7 @@ use config::{
 };
 use io::format::BLOCK_BYTES;
 use io::{http, tail, wal};
+use perf::errors::ErrorKey;
 use shards::topology;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -235,6 +237,7 @@ pub fn doorman(config: &Config, descriptors: u64) -> http::Doorman {
     let left = usize::try_from(left).unwrap_or(usize::MAX);
     if left < limits.connections_max {
         tracing::warn!(
+            error_key = ErrorKey::DescriptorsFew.name(),
             descriptors,
             connections_max = left,
             "there are too few descriptors for server.limits.connections_max; raise LimitNOFILE"
@@ -279,6 +282,7 @@ pub fn discovery(config: &Config) -> discover::Options {
             event_interval: least(config, |loki| loki.linger).max(EVENT_INTERVAL_MIN),
             watches_max: WATCHES_MAX,
             files_max: FILES_MAX,
+            left_out: own_log::files(),
         },
         groups: files
             .iter()

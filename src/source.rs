@@ -8,6 +8,7 @@ use crate::sightings::Sighting;
 use crate::stream::{StreamId, Streams};
 use io::format::Cursor;
 use io::tail::{Contents, FileId, Fingerprint, Identity, OpenError, open_regular};
+use perf::errors::ErrorKey;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -348,7 +349,11 @@ impl Sources {
                 }
                 Err(OpenError::NotFound { .. }) => return None,
                 Err(error) => {
-                    tracing::warn!(%error, "a source cannot be opened");
+                    tracing::warn!(
+                        error_key = ErrorKey::SourceUnreadable.name(),
+                        %error,
+                        "a source cannot be opened"
+                    );
                     return None;
                 }
             }
@@ -547,7 +552,11 @@ impl Source {
             self.fingerprint = Fingerprint::EMPTY;
         }
         if let Err(error) = self.fingerprint.grow(file, size) {
-            tracing::warn!(%error, path = %self.path.display(), "a source cannot be read");
+            tracing::warn!(
+                error_key = ErrorKey::SourceUnreadable.name(),
+                %error, path = %self.path.display(),
+                "a source cannot be read"
+            );
         }
     }
 

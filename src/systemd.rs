@@ -1,5 +1,6 @@
 //! Tells systemd how it goes: READY, STOPPING, WATCHDOG. Without systemd all of it does nothing.
 
+use perf::errors::ErrorKey;
 use sd_notify::NotifyState;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ pub fn watchdog_interval() -> Option<Duration> {
 
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd cannot be notified");
+        tracing::warn!(
+            error_key = ErrorKey::NotifyFailed.name(),
+            %error,
+            "systemd cannot be notified"
+        );
     }
 }

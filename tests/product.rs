@@ -16,6 +16,7 @@
 //! - [`tools`]: the commands for what a data_dir holds;
 //! - [`golden`]: what other versions left on the disk;
 //! - [`observe`]: what it shows of itself;
+//! - [`own_log`]: what it says of itself;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies and directories, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one; [`refusals`]: what becomes of what it
@@ -36,6 +37,7 @@ mod http;
 mod lines;
 mod loki;
 mod observe;
+mod own_log;
 mod refusals;
 mod setup;
 mod several;

@@ -219,7 +219,7 @@ fn a_flipped_byte_is_named_with_its_place_and_what_it_costs() {
     bed.stub.heal();
     let product = bed.start();
     assert_eq!(bed.texts(3), ["one", "three", "four"]);
-    assert!(product.log().contains("frames=2 to 2"), "{}", product.log());
+    assert!(product.log().contains("frames=\"2 to 2\""), "{}", product.log());
     stop(product);
 }
 

@@ -74,6 +74,8 @@ pub struct Setup {
     pub cpus: Vec<usize>,
     /// More of its environment.
     pub env: Vec<(String, String)>,
+    /// The keys of its own log, such as `{ format: json }`; empty: its defaults.
+    pub log: String,
 }
 
 impl Setup {
@@ -95,6 +97,7 @@ impl Setup {
             drain_timeout: "10s".into(),
             cpus: Vec::new(),
             env: Vec::new(),
+            log: String::new(),
         }
     }
 
@@ -118,11 +121,13 @@ impl Setup {
         let metrics_keys: String =
             self.metrics_keys.iter().map(|key| format!("  {key}\n")).collect();
         let more: String = self.more.iter().map(|section| format!("{section}\n")).collect();
+        // A build that knows no such key takes the rest.
+        let log = if self.log.is_empty() { String::new() } else { format!("log: {}\n", self.log) };
         format!(
             "version: 1\ndata_dir: {:?}\ndrain_timeout: {}\ncores: {}\nsources:\n  files:\n    \
              - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}{more_sinks}wal: {}\n\
              server:\n  listen: \"127.0.0.1:0\"\n{server_keys}\
-             metrics:\n  listen: \"127.0.0.1:0\"\n{metrics_keys}{more}",
+             metrics:\n  listen: \"127.0.0.1:0\"\n{metrics_keys}{more}{log}",
             self.data_dir(),
             self.drain_timeout,
             self.cores,
@@ -202,8 +207,7 @@ impl Product {
         let start = Instant::now();
         loop {
             let log = product.log();
-            if let (Some(api), Some(metrics)) = (address(&log, " api="), address(&log, " metrics="))
-            {
+            if let (Some(api), Some(metrics)) = (address(&log, "api"), address(&log, "metrics")) {
                 (product.api, product.metrics) = (api, metrics);
                 return Ok(product);
             }
@@ -316,9 +320,11 @@ impl Drop for Product {
     }
 }
 
-fn address(log: &str, before: &str) -> Option<SocketAddr> {
-    let at = log.find(before)? + before.len();
-    log[at..].split_whitespace().next()?.parse().ok()
+/// In any of the log's formats.
+fn address(log: &str, name: &str) -> Option<SocketAddr> {
+    let after = |before: String| log.find(&before).map(|at| at + before.len());
+    let at = after(format!(" {name}=")).or_else(|| after(format!("\"{name}\":\"")))?;
+    log[at..].split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
 }
 
 #[must_use]
@@ -401,8 +407,11 @@ mod tests {
     #[test]
     fn addresses_are_found_in_the_log() {
         let log = "x INFO starting shards=[0] api=127.0.0.1:84 metrics=[::1]:80\n";
-        assert_eq!(address(log, " api="), Some("127.0.0.1:84".parse().unwrap()));
-        assert_eq!(address(log, " metrics="), Some("[::1]:80".parse().unwrap()));
+        assert_eq!(address(log, "api"), Some("127.0.0.1:84".parse().unwrap()));
+        assert_eq!(address(log, "metrics"), Some("[::1]:80".parse().unwrap()));
+        let log = "{\"msg\":\"starting\",\"api\":\"127.0.0.1:84\",\"metrics\":\"[::1]:80\"}\n";
+        assert_eq!(address(log, "api"), Some("127.0.0.1:84".parse().unwrap()));
+        assert_eq!(address(log, "metrics"), Some("[::1]:80".parse().unwrap()));
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub fn config(
         metrics: metrics(r, &mut root),
         slo: slo(r, &mut root),
         canary: canary(r, &mut root),
+        log: crate::log::log(r, &mut root),
     };
     r.finish(root);
     check_together(r, &config);

@@ -18,6 +18,7 @@ mod client;
 
 mod check;
 mod dlq;
+mod log;
 
 mod error;
 
@@ -25,6 +26,7 @@ mod offsets;
 
 pub use dlq::{Dlq, Reprocess, WhenFull};
 pub use error::{Errors, Problem};
+pub use log::{Format, Level, Log};
 pub use offsets::{Offset, offsets};
 pub use secret::{REDACTED, Secret};
 
@@ -51,6 +53,7 @@ pub struct Config {
     pub metrics: Metrics,
     pub slo: Slo,
     pub canary: Canary,
+    pub log: Log,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,6 +1,6 @@
 //! A configuration is taken as it is meant, or refused with everything that is wrong with it.
 
-use config::{Config, Egress, LongLines, Shards, SinkKind, StartAt, parse};
+use config::{Config, Egress, Format, Level, LongLines, Shards, SinkKind, StartAt, parse};
 use std::time::Duration;
 
 fn env(name: &str) -> Option<String> {
@@ -120,7 +120,7 @@ config.yaml:16: sinks.loki.push_bytes_max: expected a size from 64KiB to 16MiB, 
 config.yaml:17: sinks.loki.labels.host: the environment variable NOWHERE is not set; set it, or give a default: ${NOWHERE:-default}
 config.yaml:18: wal.byte_max: this key is unknown; did you mean bytes_max?
 config.yaml:19: server.listen: expected an IP address and a port, found "8401"; such as 127.0.0.1:8401, 0.0.0.0:8401 or [::]:8401
-config.yaml:20: frobnicate: this key is unknown; there is version, data_dir, drain_timeout, cores, sources, sinks, wal, server, metrics, slo, canary
+config.yaml:20: frobnicate: this key is unknown; there is version, data_dir, drain_timeout, cores, sources, sinks, wal, server, metrics, slo, canary, log
 20 errors in config.yaml"#;
     assert_eq!(errors(text), expected);
 }
@@ -250,4 +250,19 @@ fn what_is_too_old_to_send_is_so_before_loki_says_it() {
     assert_eq!(age(", age_max: 5h"), 5);
     let wrong = errors(&sink(", age_max: 200h"));
     assert!(wrong.contains("sinks.loki.age_max: expected a duration from 1m to 168h"), "{wrong}");
+}
+
+#[test]
+fn the_own_log_has_its_keys() {
+    let config = good(&format!("{MINIMAL}log: {{ level: warn, format: json }}\n"));
+    assert_eq!((config.log.level, config.log.format), (Level::Warn, Format::Json));
+    assert_eq!(good(&config.to_yaml()), config);
+    let wrong = errors(&format!("{MINIMAL}log: {{ level: off, format: xml, file: /x }}\n"));
+    for said in [
+        "log.level: expected error or warn or info or debug or trace, found \"off\"",
+        "log.format: expected auto or logfmt or json or text, found \"xml\"",
+        "log.file: this key is unknown; there is level, format",
+    ] {
+        assert!(wrong.contains(said), "{said} is missing in {wrong}");
+    }
 }

@@ -104,6 +104,7 @@ fn options(include: &[PathBuf]) -> Options {
         event_interval: Duration::from_millis(5),
         watches_max: 1000,
         files_max: 1000,
+        left_out: Vec::new(),
     }
 }
 
@@ -140,6 +141,35 @@ fn files_at_the_start_come_oldest_first_and_later_ones_as_they_are_made() {
     let later = run.found("d.log");
     assert!(!later.at_start);
     assert!(later.file > found[2].file);
+}
+
+#[test]
+fn a_file_to_be_left_out_is_told_once_whatever_it_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    append(&at("a.log"), "x\n");
+    append(&at("own.log"), "x\n");
+    let own = known(&at("own.log"));
+    let mut options = logs(dir.path());
+    options.left_out = vec![own.identity];
+    options.reconcile_interval = Duration::from_millis(20);
+    // It is there, so it is not missing either.
+    let run = Run::start(options, vec![own]);
+    let events = run.until_ready();
+    let left_out = Event::LeftOut { path: at("own.log") };
+    assert_eq!(events.iter().filter(|event| **event == left_out).count(), 1, "{events:?}");
+    assert_eq!(events.len(), 2, "{events:?}");
+    append(&at("own.log"), "y\n");
+    fs::rename(at("own.log"), at("moved.log")).unwrap();
+    // Another file of that name is one like others.
+    append(&at("own.log"), "z\n");
+    let (before, found) = run.until(|event| matches!(event, Event::Found { .. }));
+    assert_eq!((before, Found::of(&found).name.as_str()), (vec![], "own.log"));
+    std::thread::sleep(Duration::from_millis(100));
+    append(&at("end.log"), "x\n");
+    let (before, _) = run.until(|event| matches!(event, Event::Found { .. }));
+    let file = Found::of(&found).file;
+    assert!(before.iter().all(|event| *event == Event::Changed { file }), "{before:?}");
 }
 
 #[test]

@@ -12,5 +12,6 @@ pub mod slo;
 
 pub mod process;
 
+pub mod errors;
 pub mod exposition;
 pub mod metrics;

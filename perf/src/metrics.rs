@@ -430,6 +430,7 @@ impl Metrics {
         let of_sinks =
             sinks.iter().map(|sink| Sink::new(&mut families, &[("sink", sink)])).collect();
         let whole = Whole::new(&mut families, &[]);
+        registry.register(Box::new(crate::errors::family())).expect("each name is used once");
         Metrics {
             requests: counters(
                 "log_capturer_http_requests_total",

@@ -9,6 +9,7 @@ use super::{Options, WhenFull};
 use io::disk::{Disk, DiskError};
 use io::format::{BLOCK_BYTES, Seq, frame_bytes};
 use io::wal::{self, Backlog, Committed, Durable, Place, Sealed, Wal};
+use perf::errors::ErrorKey;
 use std::collections::BTreeMap;
 
 /// What one write takes at most.
@@ -151,10 +152,18 @@ impl<D: Disk + Clone> State<D> {
         self.damaged_frames += found.gaps.iter().map(missing).sum::<u64>();
         for gap in &found.gaps {
             let (segment, frames) = (&gap.segment, gap.frames);
-            tracing::error!(segment, %frames, "frames of a dead-letter queue are damaged");
+            tracing::error!(
+                error_key = ErrorKey::DlqDamaged.name(),
+                segment, %frames,
+                "frames of a dead-letter queue are damaged"
+            );
         }
         for (seq, error) in &found.undecodable {
-            tracing::error!(%seq, %error, "a frame is not understood; it is kept");
+            tracing::error!(
+                error_key = ErrorKey::DlqUnreadable.name(),
+                %seq, %error,
+                "a frame is not understood; it is kept"
+            );
         }
         (self.wal, self.index, self.tail, self.ends) = (Some(wal), index, None, ends);
         let stats = self.stats();
@@ -237,7 +246,11 @@ impl<D: Disk + Clone> State<D> {
         };
         // What waits in the log is not to become durable behind the back of who put it.
         if let Err(error) = wal.close().await {
-            tracing::warn!(%error, "a dead-letter queue's log cannot be closed");
+            tracing::warn!(
+                error_key = ErrorKey::DlqWriteFailed.name(),
+                %error,
+                "a dead-letter queue's log cannot be closed"
+            );
         }
         Err(Broken { durable, error })
     }
@@ -336,7 +349,11 @@ impl<D: Disk + Clone> State<D> {
             }
             let entries: u64 = oldest.iter().map(|info| u64::from(info.entries)).sum();
             let seqs: Vec<Seq> = oldest.iter().map(|info| info.seq).collect();
-            tracing::warn!(entries, "a dead-letter queue is full: its oldest entries are dropped");
+            tracing::warn!(
+                error_key = ErrorKey::DlqDropped.name(),
+                entries,
+                "a dead-letter queue is full: its oldest entries are dropped"
+            );
             self.write(Draft::settled(&seqs).collect()).await.map_err(|broken| broken.error)?;
             self.dropped += entries;
             self.trim().await?;
@@ -356,7 +373,11 @@ impl<D: Disk + Clone> State<D> {
             Ok::<_, DlqError>(())
         };
         if let Err(error) = tidied.await {
-            tracing::warn!(%error, "space of a dead-letter queue was not given back");
+            tracing::warn!(
+                error_key = ErrorKey::DlqWriteFailed.name(),
+                %error,
+                "space of a dead-letter queue was not given back"
+            );
         }
     }
 
@@ -432,7 +453,11 @@ impl<D: Disk + Clone> State<D> {
         let frame = batch.frames.into_iter().find(|frame| frame.seq == info.seq);
         if frame.is_none() {
             let (seq, entries) = (info.seq, info.entries);
-            tracing::error!(%seq, entries, "a frame of a dead-letter queue is damaged");
+            tracing::error!(
+                error_key = ErrorKey::DlqDamaged.name(),
+                %seq, entries,
+                "a frame of a dead-letter queue is damaged"
+            );
             self.index.remove(info.seq);
             self.damaged_frames += 1;
         }

@@ -10,6 +10,7 @@ use glommio::sync::{RwLock, RwLockWriteGuard};
 use io::disk::{Disk, DiskError};
 use io::format::{BODY_BYTES_MAX, FormatError, Seq};
 use io::wal::{Gap, Sealed, WalError};
+use perf::errors::ErrorKey;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -228,7 +229,11 @@ impl<D: Disk + Clone> Dlq<D> {
         match self.enter().await {
             Ok(state) => state.index.due(now_ns, backoff, held),
             Err(error) => {
-                tracing::warn!(%error, "what is due cannot be known");
+                tracing::warn!(
+                    error_key = ErrorKey::DlqUnreadable.name(),
+                    %error,
+                    "what is due cannot be known"
+                );
                 None
             }
         }

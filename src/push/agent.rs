@@ -2,6 +2,7 @@
 
 use super::auth::{LOOK_INTERVAL, State};
 use crate::lock;
+use perf::errors::ErrorKey;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -58,7 +59,11 @@ impl Agents {
                 (held.agent, held.failing) = (agent, false);
             }
             Err(error) if !std::mem::replace(&mut held.failing, true) => {
-                tracing::warn!(error, "what the files of TLS held last is used");
+                tracing::warn!(
+                    error_key = ErrorKey::TlsUnreadable.name(),
+                    error,
+                    "what the files of TLS held last is used"
+                );
             }
             Err(_) => {}
         }

@@ -2,6 +2,7 @@
 
 use crate::lock;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use perf::errors::ErrorKey;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -125,7 +126,11 @@ impl Authorization {
                 held.file = None;
                 if !std::mem::replace(&mut held.failing, true) {
                     let file = file.display();
-                    tracing::warn!(%file, error, "{}: what it held last is used", self.key);
+                    tracing::warn!(
+                        error_key = ErrorKey::SecretUnreadable.name(),
+                        %file, error,
+                        "{}: what it held last is used", self.key
+                    );
                 }
             }
         }

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::Parts;
 use hyper::service::{HttpService, service_fn};
 use hyper::{Request, Response};
+use perf::errors::ErrorKey;
 use socket::Socket;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -117,7 +118,11 @@ where
                 Ok(stream) => stream,
                 Err(error) => {
                     // Out of descriptors, most likely: accepting at once again would spin.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(
+                        error_key = ErrorKey::AcceptFailed.name(),
+                        %error,
+                        "a connection could not be accepted"
+                    );
                     glommio::timer::sleep(Duration::from_millis(100)).await;
                     continue;
                 }

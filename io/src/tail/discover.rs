@@ -70,6 +70,7 @@ pub struct Discoverer {
     origins: HashMap<PathBuf, PathBuf>,
     polled_dirs_told: usize,
     files_limit_told: bool,
+    left_out_told: HashSet<Identity>,
 }
 
 struct Dir {
@@ -127,6 +128,7 @@ impl Discoverer {
             origins: HashMap::new(),
             polled_dirs_told: 0,
             files_limit_told: false,
+            left_out_told: HashSet::new(),
         })
     }
 
@@ -519,6 +521,14 @@ impl Discoverer {
         let identity = stat.identity();
         let Some(at) = self.dirs.get(&dir) else { return };
         let path = at.path.join(&name);
+        if self.options.left_out.contains(&identity) {
+            // It is there, so it is not missing.
+            self.unclaimed.remove(&identity.incarnation());
+            if self.left_out_told.insert(identity) {
+                emit(Event::LeftOut { path });
+            }
+            return;
+        }
         if let Some(file) = self.by_identity.get(&identity).copied() {
             // It was seen under two names, and this is the later one.
             self.place(file, dir, name, path, emit);

@@ -124,6 +124,13 @@ pub fn open_regular(
     Ok((file, stat.identity(), stat.size()))
 }
 
+/// Of an open file, where it is a regular one.
+#[must_use]
+pub fn identity_of(file: impl AsFd) -> Option<Identity> {
+    let stat = statx(file.as_fd(), "", AtFlags::EMPTY_PATH).ok()?;
+    (stat.file_type() == FileType::RegularFile).then(|| stat.identity())
+}
+
 fn kind_name(kind: FileType) -> &'static str {
     match kind {
         FileType::Directory => "directory",

@@ -11,7 +11,9 @@ mod watch;
 
 pub use discover::{DiscoverError, Discoverer};
 pub use glob::Globs;
-pub use identity::{Contents, Fingerprint, Identity, Incarnation, OpenError, open_regular};
+pub use identity::{
+    Contents, Fingerprint, Identity, Incarnation, OpenError, identity_of, open_regular,
+};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +32,8 @@ pub struct Options {
     /// Directories that are watched at most; more are polled.
     pub watches_max: usize,
     pub files_max: usize,
+    /// Files that are not followed, whatever matches them.
+    pub left_out: Vec<Identity>,
 }
 
 /// Files that are treated alike. A file belongs to the first group that includes it.
@@ -79,6 +83,8 @@ pub enum Event {
     WatchLimit { dirs: usize },
     /// There are more files than this; the rest is not followed.
     FilesLimit { files_max: usize },
+    /// A file matches and is one of those to be left out.
+    LeftOut { path: PathBuf },
     /// All files that are there were found.
     Ready,
     /// Nothing more for now: what was told since the last one belongs together.

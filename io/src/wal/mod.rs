@@ -34,6 +34,7 @@ use crate::format::{
 };
 use crate::tail::Identity;
 use log::{Group, Log};
+use perf::errors::ErrorKey;
 use std::cell::RefCell;
 
 /// What can go wrong in the log, apart from a full disk.
@@ -135,7 +136,11 @@ impl<D: Disk> Wal<D> {
                     if error.is_full() {
                         return Ok(Committed::Full(error));
                     }
-                    tracing::error!(%error, "a write to the log failed; its frames go to a new segment");
+                    tracing::error!(
+                        error_key = ErrorKey::WalWriteFailed.name(),
+                        %error,
+                        "a write to the log failed; its frames go to a new segment"
+                    );
                     match first.take() {
                         None => first = Some(error),
                         Some(first) => return Err(WalError::Broken { first, second: error }),
