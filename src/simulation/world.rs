@@ -12,7 +12,7 @@ use crate::push::Reply;
 use crate::source::{Sources, Start};
 use crate::stream::{StreamId, Streams};
 use crate::verdict::{Answer, Reason};
-use io::sim::campaign::Op;
+use io::sim::campaign::{Op, names, swarm};
 use io::sim::{Clock, Events, Fault, Scheduler, SimDisk, below, one_in, random, run};
 use io::wal::{self, Committed, Sealed};
 use std::cell::RefCell;
@@ -44,26 +44,12 @@ const KIND_WEIGHTS: [(&str, u64); 21] = [
     ("error", 3),
     ("checkpoint", 2),
 ];
-pub const KINDS: &[&str] = &{
-    let mut names = [""; KIND_WEIGHTS.len()];
-    let mut at = 0;
-    while at < names.len() {
-        names[at] = KIND_WEIGHTS[at].0;
-        at += 1;
-    }
-    names
-};
+pub const KINDS: &[&str] = &names(&KIND_WEIGHTS);
 /// Those that no run does without.
 const ALWAYS: usize = 7;
 
 pub fn weights(options: u64) -> Vec<u64> {
-    let mut seed = options ^ 0x5eed;
-    let mut weight = |(at, (_, usual)): (usize, &(&str, u64))| match below(&mut seed, 4) {
-        0 if at >= ALWAYS => 0,
-        1 => usual * 3,
-        _ => *usual,
-    };
-    KIND_WEIGHTS.iter().enumerate().map(&mut weight).collect()
+    swarm(&KIND_WEIGHTS, ALWAYS, options)
 }
 
 pub const STREAMS: usize = 3;

@@ -3,7 +3,7 @@
 use crate::model::{Model, TAGS, frame, tag};
 use io::disk::Disk;
 use io::format::{BLOCK_BYTES, CHECKPOINT_SLOTS, Seq, segment_name};
-use io::sim::campaign::Op;
+use io::sim::campaign::{Op, names, swarm};
 use io::sim::{Clock, Events, Fault, Scheduler, SimDisk, below, one_in, random, run};
 use io::wal::{Acked, Backlog, Committed, Options, Wal, WalError};
 use std::cell::{Cell, RefCell};
@@ -27,27 +27,12 @@ const KIND_WEIGHTS: [(&str, u64); 15] = [
     ("quota", 1),
     ("rot", 2),
 ];
-pub const KINDS: &[&str] = &{
-    let mut names = [""; KIND_WEIGHTS.len()];
-    let mut at = 0;
-    while at < names.len() {
-        names[at] = KIND_WEIGHTS[at].0;
-        at += 1;
-    }
-    names
-};
+pub const KINDS: &[&str] = &names(&KIND_WEIGHTS);
 /// Those that no run does without.
 const ALWAYS: usize = 2;
 
-/// Each run leaves some kinds out, and has much of others.
 pub fn weights(options: u64) -> Vec<u64> {
-    let mut seed = options ^ 0x5eed;
-    let mut weight = |(at, (_, usual)): (usize, &(&str, u64))| match below(&mut seed, 4) {
-        0 if at >= ALWAYS => 0,
-        1 => usual * 3,
-        _ => *usual,
-    };
-    KIND_WEIGHTS.iter().enumerate().map(&mut weight).collect()
+    swarm(&KIND_WEIGHTS, ALWAYS, options)
 }
 
 const SINKS: [&str; 2] = ["loki", "far"];
