@@ -55,6 +55,8 @@ pub struct World {
     events: Events,
     full: bool,
     stale: bool,
+    /// Segments without a header, over blocks of others.
+    headless: BTreeSet<String>,
 }
 
 /// A disk with a log that was here before this one: its frames have numbers that are to come.
@@ -124,6 +126,7 @@ impl World {
             events,
             full: false,
             stale,
+            headless: BTreeSet::new(),
             options,
             clock,
             disk,
@@ -406,9 +409,22 @@ impl World {
             }
             None => below(seed, if slot { bytes.min(400) } else { bytes }),
         };
-        if !slot && at < BLOCK_BYTES && self.stale {
-            // With its header a segment loses what tells its frames from those that were there before.
-            return;
+        let first = hit.iter().find(|(_, stand)| stand.from == BLOCK_BYTES as u64);
+        let hits_first =
+            first.is_some_and(|(_, stand)| (stand.from..stand.to).contains(&(at as u64)));
+        let hits_header = !slot && at < BLOCK_BYTES;
+        if self.stale && (hits_header || hits_first) {
+            // A segment's header tells its frames from those that were there before, and so does its first
+            // frame; nothing does where both are gone.
+            let well = first.is_some_and(|(seq, _)| !model.rotten.contains(seq));
+            let headless = self.headless.contains(&file.name);
+            if (hits_header && !well) || (hits_first && headless) {
+                return;
+            }
+        }
+        if hits_header && self.stale {
+            self.events.count("header rot over stale blocks");
+            self.headless.insert(file.name.clone());
         }
         self.disk.rot(&file.name, at, 1 << below(seed, 8));
         self.events.count("rot");
