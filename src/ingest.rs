@@ -367,6 +367,9 @@ impl Shard {
         drop(lines);
         let standing = &streams.get(stream).standing;
         standing.came(taken.bytes, (now_ns, now_ns), now_ns, &self.options.alone);
+        if alone && taken.lines > 0 {
+            standing.waits();
+        }
         self.count(&taken);
     }
 
