@@ -155,7 +155,8 @@ pub fn open(disk: &SimDisk, letters: &[SimDisk], terms: &Terms) -> (Shard, Recov
         let options = egress::Options {
             sink: SINKS[sink].into(),
             tenant: "fake".into(),
-            push_bytes_max: 4_000,
+            // Where large pushes come, they may have company.
+            push_bytes_max: if terms.stream_rate == 20_000 { 400_000 } else { 4_000 },
             age_max: AGE_MAX,
             stream_rate: terms.stream_rate,
             shards: 1,
