@@ -74,7 +74,8 @@ struct Tracks {
 /// What a sender has to send.
 pub(crate) struct Claim {
     lane: usize,
-    tenant: Arc<str>,
+    /// As its frames name it.
+    pub tenant: Arc<str>,
     pub job: Job,
     started: Since,
 }

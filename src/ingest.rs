@@ -17,7 +17,7 @@ use crate::alone::{self, Standing};
 use crate::batch::Batch;
 use crate::desk::Slot;
 use crate::dlq::DlqError;
-use crate::handoff::{Fresh, Handoff, Lane};
+use crate::handoff::{self, Fresh, Handoff, Lane};
 use crate::intake::Intake;
 use crate::letters::{self, Letters};
 use crate::sightings::Sightings;
@@ -440,6 +440,9 @@ impl Shard {
         drop(lines);
         let standing = &streams.get(stream).standing;
         standing.came(taken.bytes, (now_ns, now_ns), now_ns, &self.options.alone);
+        if alone && taken.lines > 0 {
+            standing.waits();
+        }
         self.count(&taken);
         if taken.lines > 0 {
             self.times.took(ShardTime::Read, Some(noticed), read_at, taken.lines);
@@ -694,27 +697,11 @@ impl Shard {
         }
     }
 
-    /// Where the log is nearly full of what one tenant or sink holds in it while others are past that, or
-    /// full so that others do not get into it: what of it nothing passes goes to the dead-letter queue,
-    /// so that the others go on.
+    /// See [`handoff::set_aside`].
     fn set_aside(&self, now: Instant) {
         let refused = self.intake.take_refused();
-        let full = !refused.is_empty() && !self.wal.has_pending();
-        if !full && self.wal.disk_bytes() < self.options.wal.bytes_max / 4 * 3 {
-            return;
-        }
-        let Some(oldest) = self.wal.oldest() else { return };
-        let sink_is_past = self.routes().any(|handoff| !handoff.holds(oldest));
-        let kept_out = full
-            && refused.iter().any(|tenant| self.routes().any(|handoff| handoff.has_all_of(tenant)));
-        for handoff in self.routes() {
-            if sink_is_past || kept_out || handoff.others_are_past(oldest, now) {
-                let holders = handoff.tenants_below(oldest);
-                if !holders.is_empty() {
-                    handoff.give_up(oldest, holders);
-                }
-            }
-        }
+        let handoffs: Vec<_> = self.routes().collect();
+        handoff::set_aside(&handoffs, &self.wal, self.options.wal.bytes_max, &refused, now);
     }
 
     /// What came back from one sink. What it refuses counts when it stands in the dead-letter queue,

@@ -24,7 +24,8 @@ use perf::recorder::Since;
 use shards::asked::Asked;
 use shards::bell::Bell;
 use shards::ring::Ring;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -197,6 +198,34 @@ struct Out {
     charge: u64,
     lines: u32,
     arrival_ns: i64,
+}
+
+/// Where the log is nearly full of what one tenant or sink holds in it while others are past that, or
+/// full so that others do not get into it: what of it nothing passes goes to the dead-letter queue,
+/// so that the others go on. `handoffs`: to all sinks; `refused`: tenants whose lines found no room.
+pub fn set_aside<D: Disk>(
+    handoffs: &[impl Deref<Target = Handoff<D>>],
+    wal: &Wal<D>,
+    wal_bytes_max: u64,
+    refused: &BTreeSet<String>,
+    now: Instant,
+) {
+    let full = !refused.is_empty() && !wal.has_pending();
+    if !full && wal.disk_bytes() < wal_bytes_max / 4 * 3 {
+        return;
+    }
+    let Some(oldest) = wal.oldest() else { return };
+    let sink_is_past = handoffs.iter().any(|handoff| !handoff.holds(oldest));
+    let has_all = |tenant: &String| handoffs.iter().any(|handoff| handoff.has_all_of(tenant));
+    let kept_out = full && refused.iter().any(has_all);
+    for handoff in handoffs {
+        if sink_is_past || kept_out || handoff.others_are_past(oldest, now) {
+            let holders = handoff.tenants_below(oldest);
+            if !holders.is_empty() {
+                handoff.give_up(oldest, holders);
+            }
+        }
+    }
 }
 
 /// How far a sink is, for those who seal streams apart until they have arrived.

@@ -40,6 +40,25 @@ impl Line {
     }
 }
 
+/// Streams of which files are read.
+pub const STREAMS: usize = 3;
+/// A stream without faults: others have to pass, or nothing may be given up.
+pub const OTHERS: usize = STREAMS;
+/// With those that are pushed.
+pub const STREAMS_ALL: usize = OTHERS + 4;
+
+/// Of files, the sink's own; and those that clients name.
+pub const TENANTS: [&str; 3] = ["", "a", "b"];
+
+/// Whose a stream is.
+pub fn tenant(stream: usize) -> &'static str {
+    match stream.saturating_sub(OTHERS) {
+        0 => TENANTS[0],
+        1 | 2 => TENANTS[1],
+        _ => TENANTS[2],
+    }
+}
+
 pub fn labels(stream: usize) -> String {
     format!("{{s=\"{stream}\"}}")
 }

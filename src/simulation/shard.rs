@@ -1,64 +1,98 @@
 //! What a run of a shard holds, and its delivery.
 
-use super::files::{Kind, Line};
+use super::files::{Kind, Line, STREAMS, tenant};
+use super::loki::SimLoki;
 use crate::dlq::{self, Dlq, WhenFull};
 use crate::egress::{self, Egress, Moment};
-use crate::handoff::{Handoff, Lane, Position};
+use crate::handoff::{self, Handoff, Lane};
+use crate::intake::{self, Intake};
 use crate::letters;
 use crate::part::Part;
 use crate::push::Client;
 use crate::source::{self, LinePolicy, LongLines, Sources};
 use crate::track::{Ack, Rejected};
 use crate::verdict::Reason;
-use io::format::{BLOCK_BYTES, Cursor, Seq};
+use io::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, Seq};
 use io::sim::{Events, SimDisk, run};
-use io::wal::{self, Wal};
+use io::wal::{self, Gap, Recovered, Wal};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
+pub const SINKS: [&str; 2] = ["loki", "far"];
+
 /// What is known of lines, over all runs.
 #[derive(Default)]
 pub struct Model {
     pub kinds: BTreeMap<Line, Kind>,
-    /// Written out with its end.
+    /// Written out with its end, or pushed and answered.
     pub whole: BTreeSet<Line>,
     /// Lost with a file, or maybe so.
     pub excused: BTreeSet<Line>,
     /// Of durable frames.
     pub durable: BTreeMap<Line, i64>,
-    pub frames: BTreeMap<Seq, Vec<Line>>,
-    pub letters: BTreeMap<Line, Reason>,
+    pub frames: BTreeMap<Seq, Kept>,
+    /// Frames that rot hit, and their lines.
+    pub rotten: BTreeSet<Seq>,
+    pub loose: BTreeSet<Line>,
+    /// Of each sink.
+    pub letters: Vec<BTreeMap<Line, Reason>>,
+    /// Lines of frames that were said to be lost, of each sink.
+    pub lost: Vec<BTreeSet<Line>>,
+}
+
+/// A durable frame.
+pub struct Kept {
+    pub lines: Vec<Line>,
+    pub segment: Seq,
+    /// A block of it: where it begins, and how much of that is no padding.
+    pub block: (u64, usize),
+}
+
+/// How a shard is set up, in all its runs.
+#[derive(Clone)]
+pub struct Terms {
+    pub sinks: usize,
+    /// The log has room for all.
+    pub roomy: bool,
+    pub credit: u64,
+    /// How long pushed lines are collected.
+    pub linger: Duration,
+    /// What the sinks take of a stream, as the shard knows it.
+    pub stream_rate: u64,
+}
+
+/// To one sink and back.
+pub struct Route {
+    pub dlq: Dlq<SimDisk>,
+    pub handoff: RefCell<Handoff<SimDisk>>,
+    pub egress: Egress,
+    waiting: RefCell<VecDeque<Ack>>,
 }
 
 /// What a run holds in memory.
 pub struct Shard {
     pub wal: Wal<SimDisk>,
-    pub dlq: Dlq<SimDisk>,
-    pub handoff: RefCell<Handoff<SimDisk>>,
-    /// How far the sink is, as [`crate::ingest`] tells those who seal streams apart.
-    position: RefCell<Position>,
-    pub egress: Egress,
-    pub waiting: RefCell<Vec<(Ack, Vec<Rejected>)>>,
+    pub routes: Vec<Route>,
+    pub intake: Intake,
+    terms: Terms,
     pub committing: Cell<bool>,
     pub delivering: Cell<bool>,
     pub ended: Cell<bool>,
 }
 
 impl Shard {
-    fn show_position(&self, now: Instant) {
-        if let Some(position) = self.handoff.borrow_mut().take_position(now) {
-            self.position.replace(position);
+    fn show_positions(&self, now: Instant) {
+        for (sink, route) in self.routes.iter().enumerate() {
+            if let Some(position) = route.handoff.borrow_mut().take_position(now) {
+                self.intake.set_position(sink, position);
+            }
         }
-    }
-
-    pub fn acked(&self) -> Seq {
-        let position = self.position.borrow();
-        position.of("").unwrap_or_else(|| position.acked(""))
     }
 }
 
@@ -75,30 +109,28 @@ thread_local! {
             proxy: crate::push::proxy::Choice::None,
             headers: Vec::new(),
         };
-        let metrics = {
-            let quiet = perf::recorder::Times::new(1, 1, Duration::ZERO, false);
-            perf::metrics::Metrics::new(1, &["loki".to_owned()], &[], quiet)
-        };
+        let quiet = perf::recorder::Times::new(1, SINKS.len(), Duration::ZERO, false);
+        let metrics = perf::metrics::Metrics::new(1, &SINKS.map(ToOwned::to_owned), &[], quiet);
         (Client::new(&options).expect("a client"), metrics)
     };
 }
 
-fn wal_options(roomy: bool) -> wal::Options {
+fn wal_options(terms: &Terms) -> wal::Options {
     wal::Options {
         owner: 0,
-        sinks: vec!["loki".into()],
+        sinks: SINKS[..terms.sinks].iter().map(ToString::to_string).collect(),
         segment_bytes: 6 * BLOCK_BYTES as u64,
-        bytes_max: if roomy { 600 } else { 30 } * BLOCK_BYTES as u64,
+        bytes_max: if terms.roomy { 600 } else { 30 } * BLOCK_BYTES as u64,
         group_bytes_max: 4 * BLOCK_BYTES,
     }
 }
 
-fn dlq_options() -> dlq::Options {
+fn dlq_options(sink: &str) -> dlq::Options {
     dlq::Options {
         dir: PathBuf::new(),
         quarantine: PathBuf::new(),
         owner: 0,
-        sink: "loki".into(),
+        sink: sink.into(),
         bytes_max: 16 * 16 * BLOCK_BYTES as u64,
         segment_bytes: 16 * BLOCK_BYTES as u64,
         frame_raw_bytes: 4_000,
@@ -112,39 +144,48 @@ fn dlq_options() -> dlq::Options {
     }
 }
 
-/// Opens log and queue, as a start does.
-pub fn open(disk: &SimDisk, letters: &SimDisk, roomy: bool, credit: u64) -> (Shard, Vec<Cursor>) {
-    let (wal, recovered) = run(Wal::open(disk.clone(), wal_options(roomy))).expect("the log opens");
-    assert_eq!(recovered.gaps, [], "frames are lost");
-    let (dlq, found) = run(Dlq::open(letters.clone(), dlq_options())).expect("the queue opens");
-    assert_eq!(found.gaps, [], "letters are lost");
-    let lane = Arc::new(Lane::new(Arc::default(), Arc::default()));
-    let handoff = Handoff::new(lane.clone(), credit, Duration::ZERO, 0, &wal);
-    let options = egress::Options {
-        sink: "loki".into(),
-        tenant: "fake".into(),
-        push_bytes_max: 4_000,
-        age_max: AGE_MAX,
-        stream_rate: 3 << 20,
-        shards: 1,
+/// Opens log and queues, as a start does.
+pub fn open(disk: &SimDisk, letters: &[SimDisk], terms: &Terms) -> (Shard, Recovered) {
+    let (wal, recovered) = run(Wal::open(disk.clone(), wal_options(terms))).expect("the log opens");
+    let route = |(sink, letters): (usize, &SimDisk)| {
+        let options = dlq_options(SINKS[sink]);
+        let (dlq, found) = run(Dlq::open(letters.clone(), options)).expect("the queue opens");
+        assert_eq!(found.gaps, [], "letters are lost");
+        let lane = Arc::new(Lane::new(Arc::default(), Arc::default()));
+        let handoff = Handoff::new(lane.clone(), terms.credit, terms.linger, sink, &wal);
+        let options = egress::Options {
+            sink: SINKS[sink].into(),
+            tenant: "fake".into(),
+            // Where large pushes come, they may have company.
+            push_bytes_max: if terms.stream_rate == 20_000 { 400_000 } else { 4_000 },
+            age_max: AGE_MAX,
+            stream_rate: terms.stream_rate,
+            shards: 1,
+        };
+        let (client, counts, times) = LINKS
+            .with(|(client, of)| (client.clone(), of.sinks[sink].clone(), of.times.sink(sink)));
+        let stop = shards::stop::Stop::default();
+        let egress = Egress::new(vec![lane], client, options, Arc::default(), stop, counts, times);
+        Route { dlq, handoff: RefCell::new(handoff), egress, waiting: RefCell::default() }
     };
-    let (client, counts, times) =
-        LINKS.with(|(client, of)| (client.clone(), of.sinks[0].clone(), of.times.sink(0)));
-    let stop = shards::stop::Stop::default();
-    let egress = Egress::new(vec![lane], client, options, Arc::default(), stop, counts, times);
+    let routes = letters.iter().enumerate().map(route).collect();
+    let intake = Intake::new(intake::Options {
+        block_raw_bytes: 500,
+        frame_raw_bytes: 1_500,
+        bytes_max: 1 << 20,
+    });
     let shard = Shard {
         wal,
-        dlq,
-        handoff: RefCell::new(handoff),
-        position: RefCell::default(),
-        egress,
-        waiting: RefCell::default(),
+        routes,
+        intake,
+        terms: terms.clone(),
         committing: Cell::new(false),
         delivering: Cell::new(false),
         ended: Cell::new(false),
     };
-    shard.show_position(Instant::now());
-    (shard, recovered.cursors)
+    shard.show_positions(Instant::now());
+    shard.intake.open();
+    (shard, recovered)
 }
 
 pub fn sources() -> Sources {
@@ -161,17 +202,107 @@ pub fn sources() -> Sources {
 }
 
 impl Model {
+    pub fn new(sinks: usize) -> Model {
+        let (letters, lost) = (vec![BTreeMap::new(); sinks], vec![BTreeSet::new(); sinks]);
+        Model { letters, lost, ..Model::default() }
+    }
+
     /// A frame is durable.
     pub fn take_in(&mut self, frame: &wal::Durable) {
         let mut lines = Vec::new();
         for entry in Part::of(&frame.body).entries() {
             let (line, kind) = Line::parse(entry.line);
             assert_eq!(self.kinds.get(&line), Some(&kind), "{line:?} came back changed");
+            assert_eq!(frame.tag, tenant(line.stream).as_bytes(), "{line:?} has another tenant");
             lines.push(line);
             let known = self.durable.insert(line, entry.stamp_ns);
-            assert!(known.is_none_or(|ns| ns == entry.stamp_ns), "{line:?} is durable twice");
+            let once = known.is_none_or(|ns| ns == entry.stamp_ns) || self.loose.contains(&line);
+            assert!(once, "{line:?} is durable twice");
+            if line.stream > STREAMS {
+                self.whole.insert(line);
+            }
         }
-        self.frames.insert(frame.seq, lines);
+        let wal::Place { segment, next_offset } = frame.place;
+        let used = (FRAME_HEADER_BYTES + frame.tag.len() + frame.body.len()).min(BLOCK_BYTES);
+        let block = (next_offset - BLOCK_BYTES as u64, used);
+        self.frames.insert(frame.seq, Kept { lines, segment, block });
+    }
+
+    /// These frames are said to be lost, to these sinks: rot hit each of them.
+    pub fn lose(&mut self, gap: &Gap, sinks: impl Iterator<Item = usize> + Clone) {
+        for seq in (gap.frames.first.0..=gap.frames.last.0).map(Seq) {
+            assert!(self.rotten.contains(&seq), "{gap:?}, and frame {seq} was well");
+            for sink in sinks.clone() {
+                self.lost[sink].extend(&self.frames[&seq].lines);
+            }
+        }
+    }
+}
+
+/// What came back from one sink.
+async fn take_acks(
+    shard: &Shard,
+    sink: usize,
+    model: &RefCell<Model>,
+    loki: &RefCell<SimLoki>,
+    events: &Events,
+    moment: Moment,
+) {
+    let route = &shard.routes[sink];
+    let (mut settled, mut refused) = (Vec::new(), Vec::new());
+    loop {
+        let ack = route.handoff.borrow_mut().next_ack();
+        let Some(ack) = ack else { break };
+        check_ack(&ack, sink, &model.borrow(), &loki.borrow());
+        if ack.rejected.is_empty() {
+            settled.extend(ack.seqs);
+        } else {
+            route.waiting.borrow_mut().push_back(ack);
+        }
+    }
+    loop {
+        let next = route.waiting.borrow_mut().pop_front();
+        let Some(ack) = next else { break };
+        let of = |of: &Rejected| letters::records(of, 0, SINKS[sink], "fake", moment.unix_ns);
+        let records: Vec<dlq::Record> = ack.rejected.iter().flat_map(of).collect();
+        if route.dlq.put(&records).await.is_err() {
+            route.waiting.borrow_mut().push_front(ack);
+            break;
+        }
+        let mut model = model.borrow_mut();
+        for of in &ack.rejected {
+            events.count(match of.reason {
+                Reason::TooOld => "too old",
+                Reason::Held => "held letter",
+                _ => "dead letter",
+            });
+            for entry in of.part.entries() {
+                let line = Line::parse(entry.line).0;
+                assert_eq!(&*of.tenant, tenant(line.stream), "a letter of another tenant");
+                model.letters[sink].insert(line, of.reason);
+            }
+        }
+        refused.extend(ack.seqs);
+    }
+    if !settled.is_empty() || !refused.is_empty() {
+        let mut handoff = route.handoff.borrow_mut();
+        handoff.settled(&settled, moment.at);
+        handoff.refused(&refused, moment.at);
+        shard.wal.ack(sink, handoff.acked());
+    }
+}
+
+/// What is acked is at the sink, or refused by it.
+fn check_ack(ack: &Ack, sink: usize, model: &Model, loki: &SimLoki) {
+    let rejected = ack.rejected.iter().flat_map(|of| of.part.entries());
+    let rejected: BTreeSet<Line> = rejected.map(|entry| Line::parse(entry.line).0).collect();
+    for seq in &ack.seqs {
+        for line in &model.frames[seq].lines {
+            let held = loki.stored.contains_key(line)
+                || rejected.contains(line)
+                || model.letters[sink].contains_key(line);
+            assert!(held, "{line:?} of frame {seq} is acked and nowhere");
+        }
     }
 }
 
@@ -179,70 +310,47 @@ impl Model {
 pub async fn deliver(
     shard: &Shard,
     model: &RefCell<Model>,
+    lokis: &[Rc<RefCell<SimLoki>>],
     events: &Events,
     moment: Moment,
     checkpoint: bool,
-    stored: &BTreeSet<Line>,
 ) -> Result<(), ()> {
-    let mut settled = Vec::new();
-    loop {
-        let ack = shard.handoff.borrow_mut().next_ack();
-        let Some(mut ack) = ack else { break };
-        if ack.rejected.is_empty() {
-            settled.extend(ack.seqs);
-        } else {
-            let rejected = std::mem::take(&mut ack.rejected);
-            shard.waiting.borrow_mut().push((ack, rejected));
-        }
+    for (sink, loki) in lokis.iter().enumerate() {
+        take_acks(shard, sink, model, loki, events, moment).await;
     }
-    loop {
-        let next = shard.waiting.borrow_mut().pop();
-        let Some((ack, rejected)) = next else { break };
-        let of = |of: &Rejected| letters::records(of, 0, "loki", "fake", moment.unix_ns);
-        let records: Vec<dlq::Record> = rejected.iter().flat_map(of).collect();
-        if shard.dlq.put(&records).await.is_err() {
-            shard.waiting.borrow_mut().push((ack, rejected));
-            break;
-        }
-        let mut model = model.borrow_mut();
-        for of in &rejected {
-            for entry in of.part.entries() {
-                events.count(if of.reason == Reason::TooOld { "too old" } else { "dead letter" });
-                model.letters.insert(Line::parse(entry.line).0, of.reason);
-            }
-        }
-        settled.extend(ack.seqs);
-    }
-    if !settled.is_empty() {
-        let model = model.borrow();
-        for seq in &settled {
-            for line in &model.frames[seq] {
-                let held = stored.contains(line) || model.letters.contains_key(line);
-                assert!(held, "{line:?} of frame {seq} is acked and nowhere");
-            }
-        }
-        let mut handoff = shard.handoff.borrow_mut();
-        handoff.settled(&settled, moment.at);
-        shard.wal.ack(0, handoff.acked());
+    {
+        let refused = shard.intake.take_refused();
+        let handoffs: Vec<_> =
+            shard.routes.iter().map(|route| route.handoff.borrow_mut()).collect();
+        let bytes_max = wal_options(&shard.terms).bytes_max;
+        handoff::set_aside(&handoffs, &shard.wal, bytes_max, &refused, moment.at);
     }
     if (shard.wal.can_trim() || checkpoint)
         && shard.wal.checkpoint().await.is_err_and(|error| !error.is_full())
     {
         return Err(());
     }
-    let started = {
-        let mut handoff = shard.handoff.borrow_mut();
-        handoff.send(&shard.wal, moment.at);
-        handoff.start_read(shard.wal.ladder().durable.0, moment.at)
-    };
-    if let Some((mut backlog, bytes_max)) = started {
+    for route in &shard.routes {
+        let mut handoff = route.handoff.borrow_mut();
+        if handoff.collects_for(moment.at).is_none() {
+            handoff.send(&shard.wal, moment.at);
+        }
+    }
+    for (sink, route) in shard.routes.iter().enumerate() {
+        let durable = shard.wal.ladder().durable.0;
+        let started = route.handoff.borrow_mut().start_read(durable, moment.at);
+        let Some((mut backlog, bytes_max)) = started else { continue };
         let from = backlog.next();
         let batch = backlog.read(&shard.wal, bytes_max).await.map_err(|_| ())?;
-        assert!(batch.gaps.is_empty(), "{:?}", batch.gaps);
+        for gap in &batch.gaps {
+            events.count("gap read back");
+            model.borrow_mut().lose(gap, std::iter::once(sink));
+        }
         events.count("read back");
         let durable = shard.wal.ladder().durable.0;
-        shard.handoff.borrow_mut().finish_read(from, batch.frames, backlog, durable, moment.at);
+        let mut handoff = route.handoff.borrow_mut();
+        handoff.finish_read(from, batch.frames, backlog, durable, moment.at);
     }
-    shard.show_position(moment.at);
+    shard.show_positions(moment.at);
     Ok(())
 }

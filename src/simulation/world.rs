@@ -1,9 +1,9 @@
 //! The parts of a shard, and what befalls them.
 
-use super::files::{Kind, Line, SimFile, labels};
-use super::loki::{SimLoki, State};
-use super::shard::{AGE_MAX, LINKS, Model, Shard, deliver, open, sources};
-use crate::alone;
+use super::files::{Kind, Line, OTHERS, STREAMS, STREAMS_ALL, SimFile, TENANTS, labels, tenant};
+use super::loki::{Rate, SimLoki, sickness};
+use super::shard::{AGE_MAX, LINKS, Model, SINKS, Shard, Terms, deliver, open, sources};
+use crate::alone::{self, Standing};
 use crate::batch::Batch;
 use crate::discover::stamps;
 use crate::egress::{Claim, Moment};
@@ -12,16 +12,17 @@ use crate::push::Reply;
 use crate::source::{Sources, Start};
 use crate::stream::{StreamId, Streams};
 use crate::verdict::{Answer, Reason};
-use io::sim::campaign::Op;
+use io::format::{Seq, segment_name};
+use io::sim::campaign::{Op, names, swarm};
 use io::sim::{Clock, Events, Fault, Scheduler, SimDisk, below, one_in, random, run};
-use io::wal::{self, Committed, Sealed};
+use io::wal::{self, Committed, Recovered, Sealed};
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-const KIND_WEIGHTS: [(&str, u64); 21] = [
+const KIND_WEIGHTS: [(&str, u64); 24] = [
     ("write", 16),
     ("cycle", 14),
     ("read", 10),
@@ -43,49 +44,42 @@ const KIND_WEIGHTS: [(&str, u64); 21] = [
     ("kill", 2),
     ("error", 3),
     ("checkpoint", 2),
+    ("client", 6),
+    ("large", 1),
+    ("rot", 1),
 ];
-pub const KINDS: &[&str] = &{
-    let mut names = [""; KIND_WEIGHTS.len()];
-    let mut at = 0;
-    while at < names.len() {
-        names[at] = KIND_WEIGHTS[at].0;
-        at += 1;
-    }
-    names
-};
+pub const KINDS: &[&str] = &names(&KIND_WEIGHTS);
 /// Those that no run does without.
 const ALWAYS: usize = 7;
 
 pub fn weights(options: u64) -> Vec<u64> {
-    let mut seed = options ^ 0x5eed;
-    let mut weight = |(at, (_, usual)): (usize, &(&str, u64))| match below(&mut seed, 4) {
-        0 if at >= ALWAYS => 0,
-        1 => usual * 3,
-        _ => *usual,
-    };
-    KIND_WEIGHTS.iter().enumerate().map(&mut weight).collect()
+    swarm(&KIND_WEIGHTS, ALWAYS, options)
 }
 
-pub const STREAMS: usize = 3;
-/// A stream without faults: others have to pass, or nothing may be given up.
-const OTHERS: usize = STREAMS;
 const CHUNK_BYTES: usize = 300;
 const BATCH_BYTES: usize = 1_500;
 const HOUR_NS: i64 = 3_600_000_000_000;
+/// How long one is failed, and how long what came goes at most.
+const SIEGE_ROUNDS: u64 = 60;
+const SIEGE_REST: u64 = 20;
 /// What one tick is.
 const TICK: Duration = Duration::from_millis(1);
 
 pub struct World {
     pub(super) disk: SimDisk,
-    pub(super) letters_disk: SimDisk,
+    /// Of each sink.
+    pub(super) letters_disks: Vec<SimDisk>,
     pub(super) clock: Clock,
     pub(super) latency: u64,
     pub(super) tasks: Scheduler,
     pub(super) files: Vec<SimFile>,
     /// By stream: the file that is written to.
     pub(super) current: [Option<usize>; STREAMS + 1],
-    pub(super) numbers: [u64; STREAMS + 1],
-    pub(super) loki: SimLoki,
+    pub(super) numbers: [u64; STREAMS_ALL],
+    /// What clients push: the last time that they gave, and how its streams stand.
+    pub(super) client_ns: [i64; STREAMS_ALL],
+    pub(super) standings: Vec<Rc<Standing>>,
+    pub(super) lokis: Vec<Rc<RefCell<SimLoki>>>,
     pub(super) shard: Rc<Shard>,
     pub(super) sources: Sources,
     pub(super) streams: Streams,
@@ -93,7 +87,8 @@ pub struct World {
     pub(super) apart: Option<StreamId>,
     /// Sealed, and without room in the log.
     pub(super) held: Option<Sealed>,
-    pub(super) out: Vec<(Claim, Answer)>,
+    /// Under way, to each sink.
+    pub(super) out: Vec<Vec<(Claim, Answer)>>,
     pub(super) model: Rc<RefCell<Model>>,
     pub(super) events: Events,
     pub(super) start: Instant,
@@ -102,46 +97,71 @@ pub struct World {
     pub(super) stamps: HashMap<PathBuf, i64>,
     /// One line is going to be.
     pub(super) poison: bool,
-    pub(super) roomy: bool,
-    pub(super) credit: u64,
+    pub(super) terms: Terms,
+    /// Before the end, one tenant alone is refused for long, or one sink is away.
+    siege: bool,
+}
+
+/// As after a start.
+fn standings() -> Vec<Rc<Standing>> {
+    (0..STREAMS_ALL).map(|stream| Rc::new(Standing::new(&labels(stream)))).collect()
 }
 
 impl World {
     pub fn new(options: u64, events: Events) -> World {
         let mut seed = options;
         let clock = Clock::default();
-        let disk = SimDisk::with_events(events.clone());
-        let letters_disk = SimDisk::with_events(events.clone());
         // What fails like an overload is given up where others pass: there has to be room for them, in
         // the log too.
         let poison = one_in(&mut seed, 4);
         let credit = if poison { 1 << 20 } else { 500 + random(&mut seed) % 20_000 };
-        let (shard, _) = open(&disk, &letters_disk, poison, credit);
+        let mut more = options ^ 0x7e7a;
+        let rate = [
+            None,
+            None,
+            Some(Rate { bytes: 4_000, burst: 20_000 }),
+            Some(Rate { bytes: 20_000, burst: 100_000 }),
+        ][below(&mut more, 4)];
+        let terms = Terms {
+            sinks: 1 + below(&mut more, SINKS.len()),
+            roomy: poison,
+            credit,
+            linger: Duration::from_millis([0, 50][below(&mut more, 2)]),
+            stream_rate: rate.map_or(3 << 20, |rate| rate.bytes),
+        };
+        let siege = one_in(&mut more, 4);
+        let disk = SimDisk::with_events(events.clone());
+        let letters_disks: Vec<_> =
+            (0..terms.sinks).map(|_| SimDisk::with_events(events.clone())).collect();
+        let loki = || Rc::new(RefCell::new(SimLoki::new(rate)));
+        let (shard, _) = open(&disk, &letters_disks, &terms);
         let latency = 1 + random(&mut seed) % 8;
         let mut world = World {
             tasks: Scheduler::new(clock.clone()),
             latency,
             files: Vec::new(),
             current: [None; STREAMS + 1],
-            numbers: [0; STREAMS + 1],
-            loki: SimLoki::default(),
+            numbers: [0; STREAMS_ALL],
+            client_ns: [0; STREAMS_ALL],
+            standings: standings(),
+            lokis: (0..terms.sinks).map(|_| loki()).collect(),
             shard: Rc::new(shard),
             sources: sources(),
             streams: Streams::default(),
             batch: Batch::default(),
             apart: None,
             held: None,
-            out: Vec::new(),
-            model: Rc::default(),
+            out: (0..terms.sinks).map(|_| Vec::new()).collect(),
+            model: Rc::new(RefCell::new(Model::new(terms.sinks))),
             events,
             start: Instant::now(),
             wall_ns: 1_700_000_000_000_000_000,
             stamps: HashMap::new(),
             poison,
-            roomy: poison,
-            credit,
+            terms,
+            siege,
             disk,
-            letters_disk,
+            letters_disks,
             clock,
         };
         world.set_latency(latency);
@@ -156,10 +176,10 @@ impl World {
 
     fn set_latency(&self, latency: u64) {
         self.disk.set_latency(latency, &self.clock);
-        self.letters_disk.set_latency(latency, &self.clock);
+        self.letters_disks.iter().for_each(|disk| disk.set_latency(latency, &self.clock));
     }
 
-    fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Moment {
         let ticks = u32::try_from(self.clock.now()).expect("runs are short");
         let passed = TICK * ticks;
         let passed_ns = i64::try_from(passed.as_nanos()).unwrap();
@@ -178,9 +198,11 @@ impl World {
     fn op(&mut self, op: &Op) {
         let mut seed = u64::from(op.seed);
         self.disk.reseed(random(&mut seed));
-        self.letters_disk.reseed(random(&mut seed));
+        let letters_seed = random(&mut seed);
+        self.letters_disks.iter().for_each(|disk| disk.reseed(letters_seed));
         let stream = below(&mut seed, STREAMS);
-        let disk = if one_in(&mut seed, 4) { &self.letters_disk } else { &self.disk };
+        let sink = op.seed as usize % self.terms.sinks;
+        let disk = if one_in(&mut seed, 4) { &self.letters_disks[sink] } else { &self.disk };
         let at = disk.operations() + random(&mut seed) % 24;
         match KINDS[op.kind] {
             "write" => self.write(stream, false, &mut seed),
@@ -196,18 +218,25 @@ impl World {
             "commit" => self.commit(&mut seed),
             "deliver" => self.deliver(false, &mut seed),
             "checkpoint" => self.deliver(true, &mut seed),
-            "push" => self.push(&mut seed),
-            "answer" => self.answer(&mut seed),
+            "push" => self.push(sink, &mut seed),
+            "answer" => self.answer(sink, &mut seed),
+            "client" => {
+                for _ in 0..1 + below(&mut seed, 4) {
+                    self.client(&mut seed);
+                }
+            }
+            "large" => self.client_large(&mut seed),
+            "rot" => self.rot(&mut seed),
             "rename" => self.rename(stream),
             "truncate" => self.truncate(stream),
             "remove" => self.remove(stream),
-            "loki" => self.loki.turn(&mut seed),
+            "loki" => self.lokis[sink].borrow_mut().turn(&mut seed),
             "clock" => {
                 let hours = [-48, -2, 2, 48, 24 * 8][below(&mut seed, 5)];
                 self.events.count(if hours < 0 { "clock back" } else { "clock forward" });
                 self.wall_ns += hours * HOUR_NS;
                 if hours > 0 {
-                    self.loki.forget_streams();
+                    self.lokis.iter().for_each(|loki| loki.borrow_mut().forget_streams());
                     self.events.count("streams rest");
                 }
             }
@@ -229,7 +258,7 @@ impl World {
 
     fn step(&mut self, seed: &mut u64) -> bool {
         let more = self.tasks.step(seed);
-        if self.disk.crashed() || self.letters_disk.crashed() {
+        if self.disk.crashed() || self.letters_disks.iter().any(SimDisk::crashed) {
             self.stop(random(seed), true);
         } else if self.shard.ended.get() {
             self.stop(random(seed), false);
@@ -249,9 +278,13 @@ impl World {
         for _ in 0..random(seed) % 40 {
             self.step(seed);
         }
-        (0..3).for_each(|_| self.push(seed));
+        for sink in 0..self.terms.sinks {
+            (0..3).for_each(|_| self.push(sink, seed));
+        }
         self.pass(random(seed) % 200);
-        (0..2).for_each(|_| self.answer(seed));
+        for sink in 0..self.terms.sinks {
+            (0..2).for_each(|_| self.answer(sink, seed));
+        }
     }
 
     /// Nothing happens for so many ticks.
@@ -271,7 +304,7 @@ impl World {
         while let Some(id) = self.sources.next_turn() {
             let now_ns = self.moment().unix_ns;
             let stream = self.sources.stream(id);
-            let acked = self.shard.acked();
+            let acked = self.shard.intake.acked("");
             let alone = self.streams.get(stream).standing.travels_alone(acked, now_ns);
             let alone = alone.then_some(stream);
             if alone != self.apart {
@@ -288,8 +321,11 @@ impl World {
             let taken = self.sources.take(id, &chunk[..read], more, &mut lines);
             drop(lines);
             let standing = &self.streams.get(stream).standing;
-            let limits = alone::Limits { stream_rate: 3 << 20, late_ns: HOUR_NS };
+            let limits = self.limits();
             standing.came(taken.bytes, (now_ns, now_ns), now_ns, &limits);
+            if self.apart.is_some() && taken.lines > 0 {
+                standing.waits();
+            }
             if self.batch.raw_bytes() >= BATCH_BYTES {
                 self.seal();
             }
@@ -300,17 +336,18 @@ impl World {
         self.seal();
     }
 
+    pub(super) fn limits(&self) -> alone::Limits {
+        alone::Limits { stream_rate: self.terms.stream_rate, late_ns: HOUR_NS }
+    }
+
     fn seal(&mut self) {
         if self.batch.is_empty() || !self.append_held() {
             return;
         }
         let mut meta = Vec::new();
         self.sources.seal_cursors(&mut meta, |stream| self.streams.get(stream).last_ns());
-        let standing = self.apart.map(|stream| &self.streams.get(stream).standing);
-        let sealed = self.batch.seal(meta, 0, standing.map_or(0, |standing| standing.key));
-        if let Some(standing) = standing {
-            standing.waits();
-        }
+        let key = self.apart.map_or(0, |stream| self.streams.get(stream).standing.key);
+        let sealed = self.batch.seal(meta, 0, key);
         self.held = Some(sealed);
         self.append_held();
     }
@@ -331,6 +368,7 @@ impl World {
             }
             Err(sealed) => {
                 self.events.count("quota full");
+                self.shard.intake.found_no_room("");
                 self.held = Some(sealed);
                 false
             }
@@ -342,8 +380,17 @@ impl World {
             self.step(seed);
         }
         let (shard, model, now) = (self.shard.clone(), self.model.clone(), self.moment().at);
+        let events = self.events.clone();
         shard.committing.set(true);
         self.tasks.spawn(async move {
+            // Of what finds no room nothing was said to be stored: whoever pushed it is told.
+            shard.intake.seal(|frame| {
+                let appended = shard.wal.append(frame);
+                if appended.is_err() {
+                    events.count("push without room");
+                }
+                appended
+            });
             match shard.wal.commit().await {
                 Ok(Committed::Durable(frames)) => {
                     let mut model = model.borrow_mut();
@@ -351,9 +398,14 @@ impl World {
                         model.take_in(frame);
                     }
                     let frames: Vec<Fresh> = frames.into_iter().map(Fresh::of).collect();
-                    shard.handoff.borrow_mut().durable(&frames, now);
+                    for route in &shard.routes {
+                        route.handoff.borrow_mut().durable(&frames, now);
+                    }
+                    shard.intake.full(false);
+                    shard.intake.committed(shard.wal.ladder().durable.0);
                 }
-                Ok(Committed::Nothing | Committed::Full(_)) => {}
+                Ok(Committed::Nothing) => {}
+                Ok(Committed::Full(_)) => shard.intake.full(true),
                 Err(_) => shard.ended.set(true),
             }
             shard.committing.set(false);
@@ -367,41 +419,64 @@ impl World {
             self.step(seed);
         }
         let (shard, model, events) = (self.shard.clone(), self.model.clone(), self.events.clone());
-        let moment = self.moment();
-        // What the sink holds now, for what is acked of it.
-        let stored: Rc<BTreeSet<Line>> = Rc::new(self.loki.stored.keys().copied().collect());
+        let (moment, lokis) = (self.moment(), self.lokis.clone());
         shard.delivering.set(true);
         self.tasks.spawn(async move {
-            if deliver(&shard, &model, &events, moment, checkpoint, &stored).await.is_err() {
+            if deliver(&shard, &model, &lokis, &events, moment, checkpoint).await.is_err() {
                 shard.ended.set(true);
             }
             shard.delivering.set(false);
         });
     }
 
-    fn push(&mut self, seed: &mut u64) {
-        if self.out.len() >= 3 {
+    fn push(&mut self, sink: usize, seed: &mut u64) {
+        if self.out[sink].len() >= 3 {
             return;
         }
         let moment = self.moment();
         let age_ns = i64::try_from(AGE_MAX.as_nanos()).unwrap();
-        self.loki.oldest_ns = self.loki.oldest_ns.max(moment.unix_ns - age_ns);
-        let (claim, _) = self.shard.egress.claim_of(0, moment);
+        let mut loki = self.lokis[sink].borrow_mut();
+        loki.oldest_ns = loki.oldest_ns.max(moment.unix_ns - age_ns);
+        let (claim, _) = self.shard.routes[sink].egress.claim_of(0, moment);
         let Some(claim) = claim else { return };
-        let answer = self.loki.push(&claim.job, seed, &self.events);
-        self.out.push((claim, answer));
+        let answer = loki.push(&claim.tenant, &claim.job, moment.at, seed, &self.events);
+        self.out[sink].push((claim, answer));
     }
 
     /// An answer arrives, in whatever order.
-    fn answer(&mut self, seed: &mut u64) {
-        if self.out.is_empty() {
+    fn answer(&mut self, sink: usize, seed: &mut u64) {
+        let out = &mut self.out[sink];
+        if out.is_empty() {
             return;
         }
-        let (claim, answer) = self.out.remove(below(seed, self.out.len()));
+        let (claim, answer) = out.remove(below(seed, out.len()));
         let moment = self.moment();
         let date = matches!(answer, Answer::Status { .. }) && one_in(seed, 2);
         let date_unix_s = date.then_some(moment.unix_ns / 1_000_000_000);
-        self.shard.egress.settle(claim, &Reply { answer, date_unix_s }, 1, moment);
+        let reply = Reply { answer, date_unix_s };
+        self.shard.routes[sink].egress.settle(claim, &reply, 1, moment);
+    }
+
+    /// A byte of a durable frame flips, in a segment that others follow: that it was durable is known.
+    fn rot(&mut self, seed: &mut u64) {
+        let mut model = self.model.borrow_mut();
+        let Some(newest) = model.frames.values().map(|frame| frame.segment).max() else { return };
+        let there = |segment: Seq| segment < newest && self.disk.has(&segment_name(segment));
+        let frames = model.frames.iter().filter(|(_, frame)| there(frame.segment));
+        let seqs: Vec<Seq> = frames.map(|(seq, _)| *seq).collect();
+        if seqs.is_empty() {
+            return;
+        }
+        let seq = seqs[below(seed, seqs.len())];
+        let frame = &model.frames[&seq];
+        let (from, bytes) = frame.block;
+        let at = usize::try_from(from).unwrap() + below(seed, bytes);
+        self.disk.rot(&segment_name(frame.segment), at, 1 << below(seed, 8));
+        self.events.count("rot");
+        let lines = frame.lines.clone();
+        self.lokis.iter().for_each(|loki| loki.borrow_mut().loose.extend(&lines));
+        model.loose.extend(&lines);
+        model.rotten.insert(seq);
     }
 
     /// The end of a run, and the start of the next.
@@ -410,8 +485,8 @@ impl World {
             self.events.count("power loss");
         }
         self.tasks.drop_all();
-        self.out.clear();
-        for disk in [&self.disk, &self.letters_disk] {
+        self.out.iter_mut().for_each(Vec::clear);
+        for disk in std::iter::once(&self.disk).chain(&self.letters_disks) {
             if power { disk.restart(random(&mut seed)) } else { disk.kill(random(&mut seed)) }
         }
         for at in 0..self.files.len() {
@@ -421,13 +496,14 @@ impl World {
             }
         }
         self.set_latency(0);
-        let (shard, cursors) = open(&self.disk, &self.letters_disk, self.roomy, self.credit);
+        let (shard, recovered) = open(&self.disk, &self.letters_disks, &self.terms);
         self.shard = Rc::new(shard);
         self.set_latency(self.latency);
-        self.learn();
+        self.learn(&recovered);
+        let cursors = recovered.cursors;
         (self.sources, self.streams, self.batch) =
             (sources(), Streams::default(), Batch::default());
-        (self.apart, self.held) = (None, None);
+        (self.apart, self.held, self.standings) = (None, None, standings());
         self.stamps = stamps(&cursors);
         for at in 0..self.files.len() {
             let SimFile { removed, identity, .. } = self.files[at];
@@ -440,19 +516,25 @@ impl World {
         }
     }
 
-    /// What became durable without a word.
-    fn learn(&self) {
+    /// What became durable without a word, and what is lost.
+    fn learn(&self, recovered: &Recovered) {
         let wal = &self.shard.wal;
         let mut model = self.model.borrow_mut();
         let durable = wal.ladder().durable.0;
+        for gap in &recovered.gaps {
+            self.events.count("gap recovered");
+            model.lose(gap, 0..self.terms.sinks);
+        }
         model.frames.retain(|seq, _| *seq <= durable);
+        model.rotten.retain(|seq| *seq <= durable);
         let mut backlog = wal::Backlog::new(wal.ladder().acked.0.next(), None);
         loop {
             self.set_latency(0);
             let batch = run(backlog.read(wal, 1 << 20)).expect("can be read");
             self.set_latency(self.latency);
-            assert!(batch.gaps.is_empty(), "{:?}", batch.gaps);
-            if batch.frames.is_empty() {
+            // Each sink is told by itself.
+            batch.gaps.iter().for_each(|gap| model.lose(gap, std::iter::empty()));
+            if batch.frames.is_empty() && batch.gaps.is_empty() {
                 return;
             }
             batch.frames.iter().for_each(|frame| model.take_in(frame));
@@ -461,55 +543,115 @@ impl World {
 
     /// No more faults; lines come now and then, as they do.
     fn drain(&mut self) {
-        for disk in [&self.disk, &self.letters_disk] {
+        for disk in std::iter::once(&self.disk).chain(&self.letters_disks) {
             disk.heal();
         }
         self.settle(1);
-        self.loki.state = State::Up;
-        self.loki.limited.clear();
-        self.loki.no_more_streams = false;
-        self.loki.bytes_max = None;
+        self.lokis.iter().for_each(|loki| loki.borrow_mut().heal());
         let mut seed = 7;
+        self.calm(60, &mut seed);
+        if self.siege {
+            self.besiege(&mut seed);
+            self.calm(0, &mut seed);
+        }
+    }
+
+    /// So many rounds at least, and until all that was taken in is acked.
+    fn calm(&mut self, rounds_min: usize, seed: &mut u64) {
         for round in 0..4_000 {
-            if round % 20 == 0 {
+            if round % 20 == 0 && rounds_min > 0 {
                 self.write_fine(if round < 60 { round / 20 } else { OTHERS });
             }
-            self.read();
-            self.commit(&mut seed);
-            self.deliver(true, &mut seed);
-            self.settle(random(&mut seed));
-            for _ in 0..4 {
-                self.push(&mut seed);
-            }
-            while !self.out.is_empty() {
-                self.answer(&mut seed);
-            }
+            self.round(500, seed);
             let ladder = self.shard.wal.ladder();
             let done = ladder.acked.0 == ladder.appended.0 && self.held.is_none();
-            if done && round > 60 {
+            if done && round >= rounds_min {
                 return;
             }
-            self.pass(500);
         }
         panic!("never drained: {:?}", self.shard.wal.ladder());
     }
 
-    /// Every line is stored, once, as it was taken in; or it is a letter with the right reason.
+    /// What is there goes on, for so many ticks.
+    fn round(&mut self, ticks: u64, seed: &mut u64) {
+        self.read();
+        self.commit(seed);
+        self.deliver(true, seed);
+        self.settle(random(seed));
+        for sink in 0..self.terms.sinks {
+            (0..4).for_each(|_| self.push(sink, seed));
+            while !self.out[sink].is_empty() {
+                self.answer(sink, seed);
+            }
+        }
+        self.pass(ticks);
+    }
+
+    /// One tenant of one sink alone is failed, or one sink fails all, for longer than the log has room:
+    /// everybody else goes on.
+    fn besiege(&mut self, seed: &mut u64) {
+        // By what befell before, so that it differs.
+        let mut choice = self.clock.now() ^ self.numbers.iter().sum::<u64>();
+        let sink = below(&mut choice, self.terms.sinks);
+        let sick: Vec<&'static str> = match below(&mut choice, 4) {
+            0 if self.terms.sinks > 1 => TENANTS.to_vec(),
+            _ => vec![TENANTS[below(&mut choice, TENANTS.len())]],
+        };
+        self.events.count(if sick.len() > 1 { "siege of a sink" } else { "siege of a tenant" });
+        let state = sickness(&mut choice);
+        self.lokis[sink].borrow_mut().tenants.extend(sick.iter().map(|tenant| (*tenant, state)));
+        let streams = [OTHERS, OTHERS + 1, STREAMS_ALL - 1];
+        let numbers = |world: &World| streams.map(|stream| world.numbers[stream]);
+        let mut late = numbers(self);
+        for round in 0..SIEGE_ROUNDS {
+            if round == SIEGE_ROUNDS - SIEGE_REST {
+                late = numbers(self);
+            }
+            self.write_fine(OTHERS);
+            streams[1..].iter().for_each(|stream| self.client_fine(*stream));
+            self.round(500, seed);
+        }
+        for (stream, late) in streams.into_iter().zip(late) {
+            for (at, loki) in self.lokis.iter().enumerate() {
+                let loki = loki.borrow();
+                let newest = loki.stored.keys().filter(|line| line.stream == stream).max();
+                if at == sink && sick.contains(&tenant(stream)) {
+                    continue;
+                }
+                // Clients are told where there is no room, and these do not try again: some came through.
+                let from = if stream == OTHERS { late } else { late.saturating_sub(SIEGE_REST) };
+                let newest = newest.map_or(0, |line| line.number + 1);
+                assert!(newest >= from, "{stream} stands at {newest} of {late} at sink {at}");
+            }
+        }
+        self.lokis[sink].borrow_mut().heal();
+    }
+
+    /// Every line is stored, once, as it was taken in; or it is a letter with the right reason; or it was
+    /// in a frame that was said to be lost.
     fn check_lines(&self) {
-        let model = self.model.borrow();
+        (0..self.terms.sinks).for_each(|sink| self.check_lines_of(sink));
+    }
+
+    fn check_lines_of(&self, sink: usize) {
+        let (model, loki) = (self.model.borrow(), self.lokis[sink].borrow());
         for line in &model.whole {
-            let stored = self.loki.stored.contains_key(line);
-            let letter = model.letters.contains_key(line);
-            let excused = model.excused.contains(line);
-            assert!(stored || letter || excused, "{line:?} is lost");
-            if model.kinds[line] == Kind::Fine && letter {
-                let reason = model.letters[line];
-                let may = matches!(reason, Reason::TooOld | Reason::StreamLimited);
+            let stored = loki.stored.contains_key(line);
+            let letter = model.letters[sink].get(line);
+            let excused = model.excused.contains(line) || model.lost[sink].contains(line);
+            assert!(stored || letter.is_some() || excused, "{line:?} is lost at sink {sink}");
+            if let Some(reason) = letter.filter(|_| model.kinds[line] == Kind::Fine) {
+                let may = match reason {
+                    Reason::TooOld | Reason::StreamLimited => true,
+                    Reason::Held => loki.failed.contains(tenant(line.stream)),
+                    _ => false,
+                };
                 assert!(may, "{line:?} is a letter: {reason:?}");
             }
         }
-        for (line, (stamp_ns, text)) in &self.loki.stored {
-            assert_eq!(model.durable.get(line), Some(stamp_ns), "{line:?} has another time");
+        for (line, (stamp_ns, text)) in &loki.stored {
+            let known = model.durable.get(line) == Some(stamp_ns) || model.loose.contains(line);
+            assert!(known, "{line:?} has another time");
             assert_eq!(Line::parse(text), (*line, model.kinds[line]));
             assert_eq!(model.kinds[line], Kind::Fine, "{line:?}");
         }

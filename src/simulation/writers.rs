@@ -1,14 +1,22 @@
 //! What writers do to the files that a shard reads.
 
-use super::files::{Kind, Line, SimFile, labels};
+use super::files::{Kind, Line, OTHERS, STREAMS_ALL, SimFile, labels, tenant};
 use super::world::World;
+use crate::batch::Batch;
 use crate::source::{Follow, Start};
-use io::sim::below;
+use io::sim::{below, one_in};
 use io::tail::{FileId, Identity};
 use std::path::PathBuf;
 
 pub fn origin(stream: usize) -> PathBuf {
     format!("/log/{stream}").into()
+}
+
+fn put(batch: &mut Batch, stream: usize, now_ns: i64, first_ns: i64, texts: &[String]) {
+    let mut element = batch.element(&labels(stream), now_ns);
+    for (stamp_ns, text) in (first_ns..).zip(texts) {
+        element.push(stamp_ns, text.as_bytes(), &[]);
+    }
 }
 
 impl World {
@@ -79,6 +87,91 @@ impl World {
     pub fn write_fine(&mut self, stream: usize) {
         self.put(stream, Kind::Fine, 5);
         self.end_line(stream);
+    }
+
+    /// A client pushes lines of a stream of its tenant's; it tries once.
+    pub fn client(&mut self, seed: &mut u64) {
+        let stream = OTHERS + 1 + below(seed, STREAMS_ALL - OTHERS - 1);
+        let lines = 1 + below(seed, 5);
+        let lines: Vec<(Kind, usize)> = std::iter::repeat_with(|| {
+            let kind = if one_in(seed, 20) { Kind::Bad } else { Kind::Fine };
+            (kind, below(seed, 120))
+        })
+        .take(lines)
+        .collect();
+        self.client_lines(stream, &lines);
+    }
+
+    /// More at once than goes together, and than a burst has room for: stored as it came.
+    pub fn client_large(&mut self, seed: &mut u64) {
+        let stream = OTHERS + 1 + below(seed, STREAMS_ALL - OTHERS - 1);
+        let few = self.terms.stream_rate < 20_000;
+        let count = if few { 2 } else { 6 + below(seed, 10) };
+        let filler = if few { 400 } else { 10_000 };
+        self.client_block(stream, &vec![(Kind::Fine, filler); count]);
+    }
+
+    pub fn client_fine(&mut self, stream: usize) {
+        self.client_lines(stream, &[(Kind::Fine, 5)]);
+    }
+
+    /// Lines of a client, with the time of the first; none where they are not taken now.
+    fn client_texts(
+        &mut self,
+        stream: usize,
+        lines: &[(Kind, usize)],
+    ) -> Option<(i64, Vec<String>)> {
+        self.shard.intake.check().ok()?;
+        let first_ns = self.moment().unix_ns.max(self.client_ns[stream] + 1);
+        let mut texts = Vec::new();
+        for (kind, filler) in lines {
+            let line = Line { stream, number: self.numbers[stream] };
+            self.numbers[stream] += 1;
+            self.model.borrow_mut().kinds.insert(line, *kind);
+            texts.push(line.text(*kind, *filler));
+        }
+        self.client_ns[stream] = first_ns + i64::try_from(texts.len()).unwrap() - 1;
+        Some((first_ns, texts))
+    }
+
+    /// As [`crate::receive`] takes them in.
+    fn client_lines(&mut self, stream: usize, lines: &[(Kind, usize)]) {
+        let Some((first_ns, texts)) = self.client_texts(stream, lines) else { return };
+        let (now_ns, limits) = (self.moment().unix_ns, self.limits());
+        let (intake, standing) = (&self.shard.intake, &self.standings[stream]);
+        standing.is_at(first_ns, &limits);
+        let acked = intake.acked(tenant(stream));
+        let alone = standing.travels_alone(acked, now_ns).then_some(standing);
+        intake.take(tenant(stream), |of| {
+            of.put(alone, |pending| {
+                put(pending.batch(), stream, now_ns, first_ns, &texts);
+                pending.cut(500);
+            });
+        });
+        self.came(stream, first_ns, &texts);
+    }
+
+    /// Likewise, of a push that is stored as it came.
+    fn client_block(&mut self, stream: usize, lines: &[(Kind, usize)]) {
+        let Some((first_ns, texts)) = self.client_texts(stream, lines) else { return };
+        let (now_ns, limits) = (self.moment().unix_ns, self.limits());
+        let mut batch = Batch::default();
+        put(&mut batch, stream, now_ns, first_ns, &texts);
+        let block = batch.compress();
+        let (intake, standing) = (&self.shard.intake, &self.standings[stream]);
+        standing.is_at(first_ns, &limits);
+        let acked = intake.acked(tenant(stream));
+        let alone = standing.travels_alone(acked, now_ns).then_some(standing);
+        intake.take(tenant(stream), |of| {
+            of.put(alone, |pending| pending.add(block, now_ns));
+        });
+        self.came(stream, first_ns, &texts);
+    }
+
+    fn came(&self, stream: usize, first_ns: i64, texts: &[String]) {
+        let bytes = texts.iter().map(|text| text.len() as u64).sum();
+        let stamps = (first_ns, self.client_ns[stream]);
+        self.standings[stream].came(bytes, stamps, self.moment().unix_ns, &self.limits());
     }
 
     /// A line without its end, behind a whole one.

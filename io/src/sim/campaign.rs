@@ -84,6 +84,31 @@ impl Case {
     }
 }
 
+/// The names of operations that stand with their weights.
+#[must_use]
+pub const fn names<const N: usize>(weights: &[(&'static str, u64); N]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut at = 0;
+    while at < N {
+        names[at] = weights[at].0;
+        at += 1;
+    }
+    names
+}
+
+/// A swarm: under each options some kinds are left out, and of others there is much. No run does
+/// without the first `always`.
+#[must_use]
+pub fn swarm(weights: &[(&'static str, u64)], always: usize, options: u64) -> Vec<u64> {
+    let mut seed = options ^ 0x5eed;
+    let mut weight = |(at, (_, usual)): (usize, &(&str, u64))| match below(&mut seed, 4) {
+        0 if at >= always => 0,
+        1 => usual * 3,
+        _ => *usual,
+    };
+    weights.iter().enumerate().map(&mut weight).collect()
+}
+
 thread_local! {
     /// What this thread panicked with, while it runs cases.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };

@@ -36,6 +36,7 @@ impl Simulation for Log {
         "failed write",
         "garbled block",
         "gap reported",
+        "header rot over stale blocks",
         "kill",
         "log broken",
         "poisoned segment",

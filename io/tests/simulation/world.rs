@@ -3,7 +3,7 @@
 use crate::model::{Model, TAGS, frame, tag};
 use io::disk::Disk;
 use io::format::{BLOCK_BYTES, CHECKPOINT_SLOTS, Seq, segment_name};
-use io::sim::campaign::Op;
+use io::sim::campaign::{Op, names, swarm};
 use io::sim::{Clock, Events, Fault, Scheduler, SimDisk, below, one_in, random, run};
 use io::wal::{Acked, Backlog, Committed, Options, Wal, WalError};
 use std::cell::{Cell, RefCell};
@@ -27,27 +27,12 @@ const KIND_WEIGHTS: [(&str, u64); 15] = [
     ("quota", 1),
     ("rot", 2),
 ];
-pub const KINDS: &[&str] = &{
-    let mut names = [""; KIND_WEIGHTS.len()];
-    let mut at = 0;
-    while at < names.len() {
-        names[at] = KIND_WEIGHTS[at].0;
-        at += 1;
-    }
-    names
-};
+pub const KINDS: &[&str] = &names(&KIND_WEIGHTS);
 /// Those that no run does without.
 const ALWAYS: usize = 2;
 
-/// Each run leaves some kinds out, and has much of others.
 pub fn weights(options: u64) -> Vec<u64> {
-    let mut seed = options ^ 0x5eed;
-    let mut weight = |(at, (_, usual)): (usize, &(&str, u64))| match below(&mut seed, 4) {
-        0 if at >= ALWAYS => 0,
-        1 => usual * 3,
-        _ => *usual,
-    };
-    KIND_WEIGHTS.iter().enumerate().map(&mut weight).collect()
+    swarm(&KIND_WEIGHTS, ALWAYS, options)
 }
 
 const SINKS: [&str; 2] = ["loki", "far"];
@@ -70,6 +55,8 @@ pub struct World {
     events: Events,
     full: bool,
     stale: bool,
+    /// Segments without a header, over blocks of others.
+    headless: BTreeSet<String>,
 }
 
 /// A disk with a log that was here before this one: its frames have numbers that are to come.
@@ -139,6 +126,7 @@ impl World {
             events,
             full: false,
             stale,
+            headless: BTreeSet::new(),
             options,
             clock,
             disk,
@@ -421,9 +409,22 @@ impl World {
             }
             None => below(seed, if slot { bytes.min(400) } else { bytes }),
         };
-        if !slot && at < BLOCK_BYTES && self.stale {
-            // With its header a segment loses what tells its frames from those that were there before.
-            return;
+        let first = hit.iter().find(|(_, stand)| stand.from == BLOCK_BYTES as u64);
+        let hits_first =
+            first.is_some_and(|(_, stand)| (stand.from..stand.to).contains(&(at as u64)));
+        let hits_header = !slot && at < BLOCK_BYTES;
+        if self.stale && (hits_header || hits_first) {
+            // A segment's header tells its frames from those that were there before, and so does its first
+            // frame; nothing does where both are gone.
+            let well = first.is_some_and(|(seq, _)| !model.rotten.contains(seq));
+            let headless = self.headless.contains(&file.name);
+            if (hits_header && !well) || (hits_first && headless) {
+                return;
+            }
+        }
+        if hits_header && self.stale {
+            self.events.count("header rot over stale blocks");
+            self.headless.insert(file.name.clone());
         }
         self.disk.rot(&file.name, at, 1 << below(seed, 8));
         self.events.count("rot");
