@@ -10,7 +10,7 @@ use crate::push::Client;
 use crate::source::{self, LinePolicy, LongLines, Sources};
 use crate::track::{Ack, Rejected};
 use crate::verdict::Reason;
-use io::format::{BLOCK_BYTES, Cursor, Seq};
+use io::format::{BLOCK_BYTES, Cursor, FormatVersion, Seq};
 use io::sim::{Events, SimDisk, run};
 use io::wal::{self, Wal};
 use std::cell::{Cell, RefCell};
@@ -87,6 +87,7 @@ fn wal_options(roomy: bool) -> wal::Options {
         segment_bytes: 6 * BLOCK_BYTES as u64,
         bytes_max: if roomy { 600 } else { 30 } * BLOCK_BYTES as u64,
         group_bytes_max: 4 * BLOCK_BYTES,
+        writes: FormatVersion::NEWEST,
     }
 }
 
@@ -106,6 +107,7 @@ fn dlq_options() -> dlq::Options {
             attempts_max: 3,
             backoff_max: Duration::from_secs(3600),
         },
+        writes: FormatVersion::NEWEST,
     }
 }
 

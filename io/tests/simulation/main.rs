@@ -46,6 +46,7 @@ impl Simulation for Log {
         "stale frame",
         "survived without an ack",
         "tag behind",
+        "tag behind, in a format without tags",
         "torn block",
         "torn group",
         "torn tail",
