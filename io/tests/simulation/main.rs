@@ -21,6 +21,7 @@ impl Simulation for Log {
     const NAME: &str = "-p log-capturer-io --test simulation";
     const KINDS: &[&str] = KINDS;
     const EVENTS: &[&str] = &[
+        "another format",
         "crash at directory sync",
         "crash at rename",
         "crash in birth",

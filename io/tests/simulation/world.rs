@@ -462,6 +462,12 @@ impl World {
             settle(&self.disk, &mut seed);
             self.disk.restart(random(&mut seed));
         }
+        // Forth and back: the next run may be of another version.
+        let before = self.options.writes;
+        self.options.writes = FormatVersion::ALL[below(&mut seed, FormatVersion::ALL.len())];
+        if self.options.writes != before {
+            self.events.count("another format");
+        }
         let mut model = self.model.borrow_mut();
         let wal = recover(&self.disk, &self.options, &mut model, &self.events);
         drop(model);
