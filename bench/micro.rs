@@ -3,7 +3,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use glommio::{LocalExecutorBuilder, Placement};
 use io::disk::Disk;
-use io::format::{BLOCK_BYTES, Cursor, Seq};
+use io::format::{BLOCK_BYTES, Cursor, FormatVersion, Seq};
 use io::sim::{SimDisk, run};
 use io::tail::{Fingerprint, Identity};
 use io::uring::UringDisk;
@@ -106,6 +106,7 @@ fn options() -> Options {
         segment_bytes: 16 << 20,
         bytes_max: 256 << 20,
         group_bytes_max: 1 << 20,
+        writes: FormatVersion::NEWEST,
     }
 }
 

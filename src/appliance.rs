@@ -8,7 +8,6 @@ use crate::dlq::Reason;
 use crate::egress::Egress;
 use crate::handoff::Lane;
 use crate::ingest::{self, FileEvent, Links, ShardError, SinkLinks};
-use crate::inspect::log::homes;
 use crate::intake::{self, Intake};
 use crate::monitor::{Board, INTERVAL, Monitor};
 use crate::panel::Panel;
@@ -16,13 +15,11 @@ use crate::push::Client;
 use crate::receive::{self, Receiver};
 use crate::server::{self, Status};
 use crate::sightings::Sightings;
+use crate::state::{State, StateError};
 use crate::{canary, discover, options, own_log, place, systemd};
 use config::Config;
-use futures_lite::future::block_on;
-use io::format::Cursor;
+use io::format::{Cursor, FormatVersion};
 use io::http::{self, Doorman};
-use io::plain::PlainDisk;
-use io::wal::{WalError, survey};
 use perf::errors::ErrorKey;
 use perf::metrics::Metrics;
 use perf::recorder::{Recorder, Times};
@@ -105,7 +102,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     executor::check_io_uring()?;
     let plan = Plan::of_this_machine(&options::topology(config))?;
     let _lock = lock_data_dir(&config.data_dir)?;
-    check_format(&config.data_dir)?;
+    let writes = format(&config.data_dir)?;
     let apis = bind_shared(config.server.listen, plan.shards.len(), "server.listen")?;
     let metrics_listener = bind(config.metrics.listen, "metrics.listen")?;
     let (report, reports) = mpsc::channel();
@@ -170,7 +167,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             rates: rates.clone(),
         });
         let listeners = Listeners { api, metrics: metrics_listener.take() };
-        let options = (options::shard(config, number, count), options::intake(config));
+        let options = (options::shard(config, number, count, writes), options::intake(config));
         start_shard(options, cpu, links.clone(), listeners, &panel, report.clone())?;
     }
 
@@ -313,6 +310,9 @@ fn metrics(config: &Config, shards: usize, sinks: &[String]) -> Metrics {
     let hash = options::hash(config);
     let help = "Constant 1; a hash of the configuration in force, without its secrets.";
     metrics.info("log_capturer_config_info", help, "hash", &hash);
+    // Each is there before it happens: else nobody would see the first.
+    let receive = metrics.receive();
+    receive::admit::REASONS.iter().for_each(|reason| receive.refused(reason, 0));
     metrics.whole.reloads.inc();
     metrics.whole.reload_successful.set(1);
     metrics.whole.reload_success_time.set((perf::clock::unix_ns() / 1_000_000) as f64 / 1e3);
@@ -604,16 +604,22 @@ fn lock_data_dir(data_dir: &Path) -> Result<fs::File, RunError> {
 }
 
 /// Before any shard starts and changes its own log: all of them are of a format that this program reads.
-fn check_format(data_dir: &Path) -> Result<(), RunError> {
-    let homes = homes(data_dir, true);
-    for home in homes.map_err(|e| RunError::Setup(format!("{}: {e}", data_dir.display())))? {
-        let checked = block_on(survey::check_format(&PlainDisk::read_only(&home.dir)));
-        // What else may be wrong, its shard says.
-        if let Err(error @ WalError::Format { .. }) = checked {
-            return Err(RunError::Setup(format!("{}/{error}", home.dir.display())));
-        }
+/// Which one is written.
+fn format(data_dir: &Path) -> Result<FormatVersion, RunError> {
+    let setup = |error: StateError| RunError::Setup(error.to_string());
+    let state = State::read(data_dir).map_err(setup)?;
+    state.check().map_err(setup)?;
+    let writes = state.settle(data_dir);
+    if writes < FormatVersion::NEWEST {
+        tracing::info!(
+            format = writes.number(),
+            newest = FormatVersion::NEWEST.number(),
+            "an older format is written, so that the version before this one can be started again; once it \
+             is not to be, stop this one and run: log-capturer state finalize --data-dir {}",
+            data_dir.display()
+        );
     }
-    Ok(())
+    Ok(writes)
 }
 
 /// One more than the highest shard that has a directory.

@@ -45,6 +45,7 @@ pub mod dlq;
 
 pub mod inspect;
 pub mod positions;
+pub mod state;
 
 pub mod place;
 #[cfg(test)]

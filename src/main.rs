@@ -7,6 +7,7 @@ use log_capturer::dlq::command as dlq;
 use log_capturer::inspect as wal;
 use log_capturer::own_log;
 use log_capturer::positions;
+use log_capturer::state::command as state;
 use perf::errors::ErrorKey;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -57,6 +58,9 @@ enum Command {
     /// How far each source was read: list it, export it, import it.
     #[command(subcommand)]
     Positions(positions::Command),
+    /// Which format is written in a data_dir: show it, and have the newest written.
+    #[command(subcommand)]
+    State(state::Command),
     /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
     Demo {
         /// How long lines are written.
@@ -101,6 +105,9 @@ fn main() -> ExitCode {
             let ran = positions::run(&command);
             ended("positions", ran, positions::CommandError::exit_code)
         }
+        Command::State(command) => {
+            ended("state", state::run(&command), state::CommandError::exit_code)
+        }
         Command::Demo { seconds, rate, loki } => demo(seconds, rate, loki),
     }
 }
@@ -117,7 +124,7 @@ fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8)
 
 /// The commands for what is in a data_dir.
 fn is_offline(command: &OsStr) -> bool {
-    ["dlq", "wal", "positions"].iter().any(|offline| command == *offline)
+    ["dlq", "wal", "positions", "state"].iter().any(|offline| command == *offline)
 }
 
 fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> ExitCode) -> ExitCode {

@@ -9,7 +9,7 @@ use config::{
     Ack, Auth, Config, Egress, Loki, LokiLimits, LongLines, Proxy, Secret, Shards, Sink, SinkKind,
     StartAt, WhenFull,
 };
-use io::format::BLOCK_BYTES;
+use io::format::{BLOCK_BYTES, FormatVersion};
 use io::{http, tail, wal};
 use perf::errors::ErrorKey;
 use shards::topology;
@@ -104,7 +104,12 @@ fn alone_pushed(config: &Config, count: usize) -> alone::Limits {
 
 /// The options of shard `number` of `count`.
 #[must_use]
-pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
+pub fn shard(
+    config: &Config,
+    number: usize,
+    count: usize,
+    writes: FormatVersion,
+) -> ingest::Options {
     let dir = shard_dir(&config.data_dir, number);
     let bytes_max = config.wal.bytes_max / count as u64;
     let routes: Vec<ingest::RouteOptions> = lokis(config)
@@ -112,7 +117,7 @@ pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
         .map(|(sink, loki)| ingest::RouteOptions {
             linger: loki.linger,
             letters: letters::Options {
-                dlq: dlq(config, sink, number, count),
+                dlq: dlq(config, sink, number, count, writes),
                 tenant: loki.tenant.clone(),
             },
         })
@@ -128,6 +133,7 @@ pub fn shard(config: &Config, number: usize, count: usize) -> ingest::Options {
             segment_bytes: segment_bytes(config.wal.segment_bytes, bytes_max),
             bytes_max,
             group_bytes_max: GROUP_BYTES_MAX,
+            writes,
         },
         kept_bytes: DLQ_SEGMENTS_KEPT * letters * count as u64,
         commit_interval: config.wal.commit_interval,
@@ -400,7 +406,13 @@ pub fn dlq_dir(data_dir: &Path, number: usize, sink: &str) -> PathBuf {
 /// The dead-letter queue of sink `sink` (by its place in the configuration) and shard `number` of
 /// `count`.
 #[must_use]
-pub fn dlq(config: &Config, sink: usize, number: usize, count: usize) -> dlq::Options {
+pub fn dlq(
+    config: &Config,
+    sink: usize,
+    number: usize,
+    count: usize,
+    writes: FormatVersion,
+) -> dlq::Options {
     let Sink { name, kind: SinkKind::Loki(loki) } = &config.sinks[sink];
     let reprocess = &loki.dlq.reprocess;
     dlq::Options {
@@ -414,13 +426,19 @@ pub fn dlq(config: &Config, sink: usize, number: usize, count: usize) -> dlq::Op
             attempts_max: u32::try_from(reprocess.attempts_max).expect("limited to less"),
             backoff_max: reprocess.backoff_max,
         },
-        ..dlq_of(&config.data_dir, name, number, loki.dlq.bytes_max / count as u64)
+        ..dlq_of(&config.data_dir, name, number, loki.dlq.bytes_max / count as u64, writes)
     }
 }
 
 /// Likewise, of `bytes_max`, without a configuration: nothing is dropped or sent by itself.
 #[must_use]
-pub fn dlq_of(data_dir: &Path, sink: &str, number: usize, bytes_max: u64) -> dlq::Options {
+pub fn dlq_of(
+    data_dir: &Path,
+    sink: &str,
+    number: usize,
+    bytes_max: u64,
+    writes: FormatVersion,
+) -> dlq::Options {
     let block = BLOCK_BYTES as u64;
     let segment_bytes = (bytes_max / DLQ_SEGMENTS / block * block)
         .clamp(DLQ_SEGMENT_BYTES_MIN, DLQ_SEGMENT_BYTES_MAX);
@@ -442,5 +460,6 @@ pub fn dlq_of(data_dir: &Path, sink: &str, number: usize, bytes_max: u64) -> dlq
             attempts_max: u32::MAX,
             backoff_max: Duration::MAX,
         },
+        writes,
     }
 }

@@ -3,7 +3,7 @@
 use crate::bed::{BINARY, Bed, agent, eventually, stop};
 use bench::product::Product;
 use bench::stub::{Accounting, Away, Fault, Options, Stub};
-use io::format::segment_name;
+use io::format::{FormatVersion, segment_name};
 use io::plain::PlainDisk;
 use io::plain::run;
 use log_capturer::dlq::{Dlq, FrameInfo, Origin, Reason, Record};
@@ -48,7 +48,7 @@ impl Place {
     }
 
     fn queue(&self, shard: usize, sink: &str) -> Dlq<PlainDisk> {
-        let options = options::dlq_of(&self.data_dir(), sink, shard, QUOTA);
+        let options = options::dlq_of(&self.data_dir(), sink, shard, QUOTA, FormatVersion::NEWEST);
         let disk = PlainDisk::open(&options.dir, &options.quarantine).unwrap();
         run(Dlq::open(disk, options)).unwrap().0
     }

@@ -261,6 +261,51 @@ fn descriptors_are_bounded_and_many_files_are_read_all_the_same() {
     stop(product);
 }
 
+/// A file and what it holds of memory and descriptors: with so many, what is bounded shows.
+#[test]
+fn twenty_thousand_files_are_followed_within_bounds() {
+    const FILES: usize = 20_000;
+    const DIRECTORIES: usize = 40;
+    /// 128 sources, and a log, sockets, bells and rings beside them.
+    const DESCRIPTORS_MAX: u64 = 128 + 72;
+    /// Three times what it takes.
+    const MEMORY_BYTES_MAX: u64 = 256 << 20;
+    let mut bed = Bed::new();
+    bed.setup.include = vec![format!("{}/**/*.log", bed.setup.logs().display())];
+    bed.setup.file_keys = vec!["start_at: end".into()];
+    for n in 0..DIRECTORIES {
+        fs::create_dir(bed.log(&format!("dir-{n}"))).unwrap();
+    }
+    let name = |n: usize| format!("dir-{}/{n}.log", n % DIRECTORIES);
+    (0..FILES).for_each(|n| fs::write(bed.log(&name(n)), "old\n").unwrap());
+    // Scattered over all directories.
+    let some = |first: usize| (first..FILES).step_by(61).map(name).collect::<Vec<_>>();
+    let mut expected = Vec::new();
+    for (run, names) in [some(0), some(30)].into_iter().enumerate() {
+        let product = bed.start();
+        let followed = || product.metric("log_capturer_files_watched").unwrap();
+        eventually("all are followed", &product, || followed() == FILES as f64);
+        let mut descriptors = 0;
+        for name in names {
+            bed.append(&name, format!("run {run}\n"));
+            let (_, name) = name.split_once('/').unwrap();
+            expected.push((name.to_owned(), format!("run {run}").into_bytes()));
+            descriptors = descriptors.max(product.usage().unwrap().descriptors);
+        }
+        let mut lines = bed.lines(expected.len());
+        lines.sort();
+        expected.sort();
+        assert!(lines == expected, "{} lines of {}", lines.len(), expected.len());
+        let usage = product.usage().unwrap();
+        descriptors = descriptors.max(usage.descriptors);
+        assert!(descriptors <= DESCRIPTORS_MAX, "{descriptors} descriptors");
+        assert!(usage.rss_peak_bytes < MEMORY_BYTES_MAX, "{} bytes", usage.rss_peak_bytes);
+        println!("run {run}: {descriptors} descriptors, {} KiB", usage.rss_peak_bytes >> 10);
+        stop(product);
+    }
+    assert_eq!(bed.stub.stats().unmarked_repeated, 0);
+}
+
 #[test]
 fn four_shards_on_fewer_cores_share_the_files() {
     let mut bed = Bed::new();

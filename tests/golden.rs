@@ -1,12 +1,13 @@
 //! What earlier versions left on the disk is read by this one: the directories under `golden/`, each by
 //! the real binary. What a later version left is refused, and not touched.
 
+use crate::answers::ask::{Pushed, push};
 use crate::bed::{BINARY, Bed, eventually, stop};
 use crate::tools::{contents, json, json_lines, run};
 use bench::product::{Error, Product};
-use bench::stub::{self, Accounting, Limits};
+use bench::stub::{self, Accounting, Fault, Limits};
 use io::format::{
-    BLOCK_BYTES, Cursor, FORMAT_VERSION, FRAME_HEADER_BYTES, Seq, parse_segment_name,
+    BLOCK_BYTES, Checkpoint, Cursor, FORMAT_VERSION, FormatVersion, Seq, parse_segment_name,
 };
 use io::plain::PlainDisk;
 use io::sim;
@@ -164,13 +165,17 @@ fn seal(header: &mut [u8], crc_at: usize) {
 
 /// A start ends with 78, says which file it is and what to do, and leaves everything as it was.
 fn assert_refused(bed: &Bed, name: &Path) {
+    let needs = format!("needs a reader of version {}", FORMAT_VERSION + 1);
+    assert_refused_with(bed, name, &[&needs, "start the newer program again"]);
+}
+
+fn assert_refused_with(bed: &Bed, name: &Path, parts: &[&str]) {
     let before = contents(&bed.setup.data_dir());
     let Err(Error::Exited { status, log }) = Product::start(&bed.setup) else {
         panic!("{name:?}: it runs")
     };
     assert_eq!(status.code(), Some(78), "{name:?}: {log}");
-    let needs = format!("needs a reader of version {}", FORMAT_VERSION + 1);
-    for part in [&*needs, "start the newer program again", name.to_str().unwrap()] {
+    for part in parts.iter().chain([&name.to_str().unwrap()]) {
         assert!(log.contains(part), "{name:?}: {part} is missing in {log}");
     }
     let after = contents(&bed.setup.data_dir());
@@ -223,46 +228,220 @@ fn the_version_that_is_written_has_its_directory() {
     assert_eq!(UNACKED.last().unwrap().0, FORMAT_VERSION, "see golden/README.md");
 }
 
-/// Makes the directories that are not there: none is ever written again.
+/// Every file is as version 1 wrote it: what it knew nothing of is zero, and no position is of a tag.
+fn assert_version_1(data_dir: &Path) {
+    for (path, bytes) in contents(data_dir) {
+        if !(bytes.starts_with(b"LCAPWAL\n") || bytes.starts_with(b"LCAPCKP\n")) {
+            continue;
+        }
+        assert_eq!(bytes[8..12], [1, 0, 1, 0], "{path:?}");
+        if let Ok(checkpoint) = Checkpoint::decode(&bytes) {
+            assert!(checkpoint.acked.iter().all(|of| of.tag.is_none()), "{checkpoint:?}");
+        }
+        for frame in bytes.chunks(BLOCK_BYTES).filter(|block| block.starts_with(b"LCAPFRM\n")) {
+            assert_eq!(frame[82..124], [0; 42], "{path:?}");
+        }
+    }
+}
+
+/// The version in the head of each file of logs.
+fn versions(data_dir: &Path) -> Vec<u16> {
+    let heads = contents(data_dir).into_values();
+    let logs = heads.filter(|bytes| bytes.starts_with(b"LCAP"));
+    logs.map(|bytes| u16::from_le_bytes([bytes[8], bytes[9]])).collect()
+}
+
+fn stated(bed: &Bed) -> String {
+    fs::read_to_string(bed.setup.data_dir().join("format")).unwrap()
+}
+
+fn all_acked(product: &Product) {
+    let unacked = || product.metric("log_capturer_wal_unacked_frames").unwrap_or(1.0);
+    eventually("all of it is acked", product, || unacked() == 0.0);
+}
+
+#[test]
+fn version_1_is_written_on_until_it_is_finalized() {
+    let mut bed = copy_of(1);
+    bed.setup.server_keys = vec!["tenant_header: true".into()];
+    bed.setup.drain_timeout = "1s".into();
+    bed.stub.set_faults(vec![
+        Fault::Tenant { tenant: "sick".into(), status: 403 },
+        Fault::Refuse { needle: "bad".into(), status: 400, text: "no".into(), rest_stored: true },
+    ]);
+    let (_, unacked) = UNACKED[0];
+    let product = bed.start();
+    bed.entries(unacked.len());
+    assert!(product.log().contains("log-capturer state finalize --data-dir"), "{}", product.log());
+    // One tenant behind the others, and something for the dead-letter queue.
+    push(&product, "sick", &[Pushed::now("sick", ["sick".into()])]);
+    push(&product, "well", &[Pushed::now("well", ["well".into(), "bad".into()])]);
+    bed.append("app.log", "new\n");
+    bed.entries(unacked.len() + 2);
+    let stored = || product.metric("log_capturer_dlq_stored_total").unwrap_or(0.0);
+    eventually("what is bad is in the queue", &product, || stored() == 1.0);
+    stop(product);
+    assert_eq!(stated(&bed), "1\n");
+    assert_version_1(&bed.setup.data_dir());
+    let shown = json(&good(&bed, &["state", "show", "--json"]));
+    for (key, expected) in [("writes", 1), ("stated", 1), ("newest", 2), ("reader_min", 1)] {
+        assert_eq!(shown[key], expected, "{key}: {shown}");
+    }
+    assert_eq!(shown["files"].as_array().unwrap().len(), 1, "{shown}");
+    assert_eq!(shown["finalize"], serde_json::json!({ "changes": true, "format": 2 }));
+
+    bed.stub.heal();
+    let product = bed.start();
+    bed.entries(unacked.len() + 3);
+    all_acked(&product);
+    let config = bed.setup.dir.join("config.yaml");
+    let finalize = ["state", "finalize", "--config", config.to_str().unwrap()];
+    let refused = run(&finalize);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.errors.contains("stop it, finalize, and start it again"), "{}", refused.errors);
+    assert_eq!(stated(&bed), "1\n");
+    stop(product);
+    assert_version_1(&bed.setup.data_dir());
+
+    let before = contents(&bed.setup.data_dir());
+    let finalized = good(&bed, &["state", "finalize"]);
+    assert!(finalized.contains("format 2 is written from the next start on"), "{finalized}");
+    assert_eq!(stated(&bed), "2\n");
+    let (mut after, format) =
+        (contents(&bed.setup.data_dir()), bed.setup.data_dir().join("format"));
+    after.insert(format.clone(), before[&format].clone());
+    assert!(after == before, "something else was changed");
+    assert!(good(&bed, &["state", "finalize"]).contains("there is nothing to do"));
+    let shown = good(&bed, &["state", "show"]);
+    for part in ["format 2 is written", "finalize would change nothing"] {
+        assert!(shown.contains(part), "{part} is missing in {shown}");
+    }
+    assert_eq!(versions(&bed.setup.data_dir()).into_iter().max(), Some(1), "{shown}");
+
+    let product = bed.start();
+    assert!(!product.log().contains("state finalize"), "{}", product.log());
+    bed.append("app.log", "newer\n");
+    bed.entries(unacked.len() + 4);
+    all_acked(&product);
+    stop(product);
+    let log = contents(&bed.setup.data_dir().join("shard-00/wal"));
+    let (newest, bytes) = log.iter().next_back().unwrap();
+    assert!(bytes.starts_with(b"LCAPCKP\n") || bytes[8..12] == [2, 0, 1, 0], "{newest:?}");
+    let of = |magic: &[u8]| -> Vec<u8> {
+        log.values().filter(|bytes| bytes.starts_with(magic)).map(|bytes| bytes[8]).collect()
+    };
+    let (segments, checkpoints) = (of(b"LCAPWAL\n"), of(b"LCAPCKP\n"));
+    assert_eq!((segments.last(), checkpoints.iter().max()), (Some(&2), Some(&2)));
+}
+
+#[test]
+fn a_fresh_data_dir_and_one_of_the_newest_format_write_that() {
+    let bed = Bed::new();
+    let product = bed.start();
+    bed.append("a.log", "a\n");
+    bed.lines(1);
+    stop(product);
+    for bed in [bed, copy_of(FORMAT_VERSION)] {
+        stop(bed.start());
+        assert_eq!(stated(&bed), format!("{FORMAT_VERSION}\n"));
+        let versions = versions(&bed.setup.data_dir());
+        assert!(versions.len() > 1 && versions.iter().all(|of| *of == FORMAT_VERSION));
+        assert!(!bed.product_log().contains("state finalize"), "{}", bed.product_log());
+    }
+}
+
+#[test]
+fn a_file_format_that_says_nothing_or_a_later_version_is_refused() {
+    let later = format!("{}\n", FORMAT_VERSION + 1);
+    for (text, fix) in [("garbage", "remove it"), (&later, "start the newer program again")] {
+        let bed = copy_of(FORMAT_VERSION);
+        let path = bed.setup.data_dir().join("format");
+        fs::write(&path, text).unwrap();
+        assert_refused_with(&bed, &path, &[fix]);
+        let before = contents(&bed.setup.data_dir());
+        let from = bed.setup.dir.join("positions.yaml");
+        bed.append("app.log", SOURCE_TEXT);
+        fs::write(&from, format!("{}: 7\n", bed.log("app.log").display())).unwrap();
+        let config = bed.setup.dir.join("config.yaml");
+        let from = from.to_str().unwrap();
+        for args in [
+            &["state", "show"][..],
+            &["state", "finalize"],
+            &["dlq", "purge", "--all"],
+            &["positions", "import", from],
+        ] {
+            let refused = run(&[args, &["--config", config.to_str().unwrap()]].concat());
+            assert_eq!(refused.code, Some(78), "{args:?}: {}", refused.errors);
+            assert!(refused.errors.contains(fix), "{args:?}: {}", refused.errors);
+            assert!(contents(&bed.setup.data_dir()) == before, "{args:?}: something was changed");
+        }
+    }
+}
+
+#[test]
+fn what_a_command_writes_is_of_the_format_that_is_written() {
+    let bed = copy_of(1);
+    assert_eq!(good(&bed, &["dlq", "purge", "--all"]), "2 entries were removed\n");
+    bed.append("app.log", SOURCE_TEXT);
+    let from = bed.setup.dir.join("positions.yaml");
+    fs::write(&from, format!("{}: 7\n", bed.log("app.log").display())).unwrap();
+    good(&bed, &["positions", "import", from.to_str().unwrap()]);
+    assert_version_1(&bed.setup.data_dir());
+    good(&bed, &["state", "finalize"]);
+    fs::write(&from, format!("{}: 14\n", bed.log("app.log").display())).unwrap();
+    good(&bed, &["positions", "import", from.to_str().unwrap()]);
+    assert!(versions(&bed.setup.data_dir()).contains(&2));
+}
+
+#[test]
+fn state_is_shown_of_any_data_dir_and_refused_elsewhere() {
+    let bed = copy_of(FORMAT_VERSION);
+    let data_dir = bed.setup.data_dir();
+    let shown = |dir: &Path| run(&["state", "show", "--data-dir", dir.to_str().unwrap()]);
+    let before = contents(&data_dir);
+    let found = shown(&data_dir);
+    assert_eq!(found.code, Some(0), "{}", found.errors);
+    for part in ["(the newest of the files)", "FORMAT", "read from format 2 on"] {
+        assert!(found.out.contains(part), "{part} is missing in {}", found.out);
+    }
+    assert!(contents(&data_dir) == before, "something was changed");
+    // What a later version wrote is shown, too, and then refused.
+    let checkpoint = data_dir.join("shard-00/wal/checkpoint.a");
+    patch(&checkpoint, FORMAT_VERSION + 1, FORMAT_VERSION + 1);
+    let found = shown(&data_dir);
+    assert_eq!(found.code, Some(78));
+    assert!(found.out.contains("read from format 3 on"), "{}", found.out);
+    assert!(found.errors.contains("start the newer program again"), "{}", found.errors);
+    for command in ["show", "finalize"] {
+        let nowhere = data_dir.join("nowhere");
+        let refused = run(&["state", command, "--data-dir", nowhere.to_str().unwrap()]);
+        assert_eq!(refused.code, Some(78), "{}", refused.errors);
+        assert!(refused.errors.contains("expected that of a log-capturer"), "{}", refused.errors);
+        assert_eq!(run(&["state", command]).code, Some(78));
+    }
+}
+
+/// Makes the directory of the newest version where it is not there: none is ever written again, and none
+/// of an older version by this program.
 #[test]
 #[ignore = "it writes into tests/golden"]
 fn write() {
-    for (version, _) in UNACKED.iter().filter(|(version, _)| !golden(*version).exists()) {
-        write_wal(&golden(*version), *version);
-        write_dlq(&golden(*version));
-        if *version == 1 {
-            as_version_1(&golden(1).join("shard-00/wal"));
-            as_version_1(&golden(1).join("shard-00/dlq/loki"));
-        }
+    if !golden(FORMAT_VERSION).exists() {
+        write_wal(&golden(FORMAT_VERSION));
+        write_dlq(&golden(FORMAT_VERSION));
     }
     let tool = run(&["wal", "verify", "--data-dir", golden(FORMAT_VERSION).to_str().unwrap()]);
     assert_eq!(tool.code, Some(0), "{BINARY}: {}", tool.out);
 }
 
-/// Bytes that were 0 then, the checksum behind them, and what says that in the next segment.
-fn as_version_1(log: &Path) {
-    let mut previous_crc = [0; 4];
-    for (path, mut bytes) in contents(log) {
-        if bytes.starts_with(b"LCAPWAL\n") {
-            bytes[32..36].copy_from_slice(&previous_crc);
-        }
-        for frame in bytes.chunks_mut(BLOCK_BYTES).filter(|b| b.starts_with(b"LCAPFRM\n")) {
-            frame[88..96].fill(0);
-            seal(frame, FRAME_HEADER_BYTES - 4);
-            previous_crc.copy_from_slice(&frame[FRAME_HEADER_BYTES - 4..][..4]);
-        }
-        fs::write(&path, bytes).unwrap();
-        patch(&path, 1, 1);
-    }
-}
-
-fn write_wal(data_dir: &Path, version: u16) {
+fn write_wal(data_dir: &Path) {
     let wal_options = Options {
         owner: 0,
         sinks: vec!["loki".into()],
         segment_bytes: SEGMENT_BYTES,
         bytes_max: 1 << 20,
         group_bytes_max: BLOCK_BYTES,
+        writes: FormatVersion::NEWEST,
     };
     let disk = PlainDisk::open(&data_dir.join("shard-00/wal"), &data_dir.join("quarantine"));
     let (wal, _) = sim::run(Wal::open(disk.unwrap(), wal_options)).unwrap();
@@ -281,9 +460,7 @@ fn write_wal(data_dir: &Path, version: u16) {
         if seq == 3 {
             wal.sent(Seq(3));
             let behind = [("team-a".to_owned(), Seq(1))].into();
-            // Version 1 knew no positions of tags.
-            let by_tag = Acked { all: Seq(3), behind };
-            wal.ack(0, if version == 1 { Acked::up_to(Seq(1)) } else { by_tag });
+            wal.ack(0, Acked { all: Seq(3), behind });
         }
         if seq == 3 || seq == 5 {
             sim::run(wal.checkpoint()).unwrap();
@@ -335,7 +512,7 @@ fn sealed(seq: i64, tenant: &str, line: &str, offset: u64) -> Sealed {
 fn write_dlq(data_dir: &Path) {
     let dlq_options = dlq::Options {
         segment_bytes: SEGMENT_BYTES,
-        ..options::dlq_of(data_dir, "loki", 0, 64 << 20)
+        ..options::dlq_of(data_dir, "loki", 0, 64 << 20, FormatVersion::NEWEST)
     };
     let disk = PlainDisk::open(&dlq_options.dir, &dlq_options.quarantine).unwrap();
     let (queue, _) = sim::run(Dlq::open(disk, dlq_options)).unwrap();

@@ -27,8 +27,11 @@ fn a_canary_measures_the_whole_way_where_nobody_logs() {
         (0..2).all(|shard| lines(shard).len() >= 5)
     });
     for shard in 0..2 {
-        let expected = (1..).map(|number| format!("canary shard={shard} number={number}"));
-        assert!(lines(shard).into_iter().zip(expected).all(|(line, expected)| line == expected));
+        let lines = lines(shard);
+        // The first may have come while the log was still being recovered.
+        let first: u64 = lines[0].rsplit_once('=').unwrap().1.parse().unwrap();
+        let expected = (first..).map(|number| format!("canary shard={shard} number={number}"));
+        assert_eq!(lines, expected.take(lines.len()).collect::<Vec<_>>());
     }
     eventually("the way was measured", &product, || {
         product.metric("log_capturer_source_to_ack_seconds_count").unwrap() >= 10.0
@@ -78,6 +81,8 @@ fn named() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in files {
         let text = std::fs::read_to_string(format!("{config}/{file}")).unwrap();
+        // Not the names of groups of rules.
+        let text: String = text.lines().filter(|line| !line.contains("- name:")).collect();
         let words = text.split(|c: char| !is_part(c)).map(str::to_owned);
         names.extend(
             words.filter(|word| word.starts_with("log_capturer_") || word.starts_with("process_")),

@@ -10,7 +10,8 @@
 //! - Checkpoint: fixed header, then the payload, in two slots that are written in turn.
 //!
 //! Versions: a reader accepts [`READER_VERSION_OLDEST`]`..=`[`FORMAT_VERSION`], and refuses a file
-//! whose `reader_version_min` is above its own [`FORMAT_VERSION`] without touching it.
+//! whose `reader_version_min` is above its own [`FORMAT_VERSION`] without touching it. Which of them it
+//! writes, it is told ([`FormatVersion`]).
 //!
 //! - 1: the first.
 //! - 2: a frame says how old its oldest timestamp is, in bytes that were 0, which a reader of version 1
@@ -23,10 +24,68 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub const BLOCK_BYTES: usize = 4096;
-/// The version that this program writes.
-pub const FORMAT_VERSION: u16 = 2;
+/// The newest version that this program writes.
+pub const FORMAT_VERSION: u16 = FormatVersion::NEWEST.number();
 /// The oldest version that this program reads.
-pub const READER_VERSION_OLDEST: u16 = 1;
+pub const READER_VERSION_OLDEST: u16 = FormatVersion::OLDEST.number();
+
+/// A version that this program can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FormatVersion {
+    V1 = 1,
+    V2 = 2,
+}
+
+impl FormatVersion {
+    pub const ALL: [FormatVersion; 2] = [FormatVersion::V1, FormatVersion::V2];
+    pub const OLDEST: FormatVersion = FormatVersion::ALL[0];
+    pub const NEWEST: FormatVersion = FormatVersion::ALL[FormatVersion::ALL.len() - 1];
+
+    #[must_use]
+    pub fn of(number: u16) -> Option<FormatVersion> {
+        FormatVersion::ALL.into_iter().find(|version| version.number() == number)
+    }
+
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self as u16
+    }
+}
+
+impl std::fmt::Display for FormatVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.number().fmt(f)
+    }
+}
+
+/// What a file says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Versions {
+    /// That of the program that wrote it.
+    pub written: u16,
+    /// The oldest that reads it rightly.
+    pub reader_min: u16,
+}
+
+impl Versions {
+    /// Refuses what this program cannot read.
+    pub fn check(self) -> Result<(), FormatError> {
+        let Versions { written: found, reader_min } = self;
+        if found < READER_VERSION_OLDEST || reader_min > FORMAT_VERSION {
+            return Err(FormatError::Version { found, reader_min });
+        }
+        Ok(())
+    }
+
+    fn put(self, header: &mut [u8], at: usize) {
+        put_u16(header, at, self.written);
+        put_u16(header, at + 2, self.reader_min);
+    }
+
+    fn get(header: &[u8], at: usize) -> Versions {
+        Versions { written: get_u16(header, at), reader_min: get_u16(header, at + 2) }
+    }
+}
 
 pub const META_BYTES_MAX: usize = 4 << 20;
 pub const BODY_BYTES_MAX: usize = 8 << 20;
@@ -89,9 +148,8 @@ pub enum FormatError {
 
 // Segment header, offsets in its block.
 const SH_MAGIC: usize = 0;
-const SH_VERSION: usize = SH_MAGIC + 8;
-const SH_READER_MIN: usize = SH_VERSION + 2;
-const SH_OWNER: usize = SH_READER_MIN + 2;
+const SH_VERSIONS: usize = SH_MAGIC + 8;
+const SH_OWNER: usize = SH_VERSIONS + 4;
 const SH_SALT: usize = SH_OWNER + 4;
 const SH_FIRST_SEQ: usize = SH_SALT + 8;
 const SH_PREVIOUS_CRC: usize = SH_FIRST_SEQ + 8;
@@ -111,12 +169,12 @@ pub struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    pub fn encode(&self, block: &mut [u8]) {
+    pub fn encode(&self, block: &mut [u8], writes: FormatVersion) {
         assert_eq!(block.len(), BLOCK_BYTES);
         block.fill(0);
         block[SH_MAGIC..][..8].copy_from_slice(&SEGMENT_MAGIC);
-        put_u16(block, SH_VERSION, FORMAT_VERSION);
-        put_u16(block, SH_READER_MIN, READER_VERSION_OLDEST);
+        let reader_min = FormatVersion::V1.number();
+        Versions { written: writes.number(), reader_min }.put(block, SH_VERSIONS);
         put_u32(block, SH_OWNER, self.owner);
         put_u64(block, SH_SALT, self.salt);
         put_u64(block, SH_FIRST_SEQ, self.first_seq.0);
@@ -125,11 +183,16 @@ impl SegmentHeader {
         put_u32(block, SH_CRC, crc);
     }
 
-    pub fn decode(block: &[u8]) -> Result<SegmentHeader, FormatError> {
+    /// What it says, whether this program can read it or not.
+    pub fn versions(block: &[u8]) -> Result<Versions, FormatError> {
         check_length(block, BLOCK_BYTES)?;
         check_magic(&block[SH_MAGIC..], SEGMENT_MAGIC)?;
         check_crc("segment header", &block[..SH_CRC], get_u32(block, SH_CRC))?;
-        check_version(get_u16(block, SH_VERSION), get_u16(block, SH_READER_MIN))?;
+        Ok(Versions::get(block, SH_VERSIONS))
+    }
+
+    pub fn decode(block: &[u8]) -> Result<SegmentHeader, FormatError> {
+        SegmentHeader::versions(block)?.check()?;
         Ok(SegmentHeader {
             owner: get_u32(block, SH_OWNER),
             salt: get_u64(block, SH_SALT),
@@ -199,7 +262,7 @@ impl FrameHeader {
         start..start + self.body_len as usize
     }
 
-    pub fn encode(&self, out: &mut [u8]) {
+    pub fn encode(&self, out: &mut [u8], writes: FormatVersion) {
         let header = &mut out[..FRAME_HEADER_BYTES];
         header.fill(0);
         header[FH_MAGIC..][..8].copy_from_slice(&FRAME_MAGIC);
@@ -209,7 +272,9 @@ impl FrameHeader {
         put_u64(header, FH_ACKED, self.acked.0);
         put_u64(header, FH_STREAM, self.stream);
         put_i64(header, FH_ARRIVAL, self.oldest_arrival_ns);
-        put_i64(header, FH_STAMP, self.oldest_stamp_ns);
+        if writes >= FormatVersion::V2 {
+            put_i64(header, FH_STAMP, self.oldest_stamp_ns);
+        }
         put_u32(header, FH_META_LEN, self.meta_len);
         put_u32(header, FH_BODY_LEN, self.body_len);
         put_u32(header, FH_RAW_LEN, self.raw_len);
@@ -372,9 +437,8 @@ impl Cursor {
 
 // Checkpoint header.
 const CH_MAGIC: usize = 0;
-const CH_VERSION: usize = CH_MAGIC + 8;
-const CH_READER_MIN: usize = CH_VERSION + 2;
-const CH_OWNER: usize = CH_READER_MIN + 2;
+const CH_VERSIONS: usize = CH_MAGIC + 8;
+const CH_OWNER: usize = CH_VERSIONS + 4;
 const CH_GENERATION: usize = CH_OWNER + 4;
 const CH_DURABLE: usize = CH_GENERATION + 8;
 const CH_PAYLOAD_LEN: usize = CH_DURABLE + 8;
@@ -404,16 +468,31 @@ pub struct SinkAcked {
 }
 
 /// The oldest version that knows of positions for tags.
-const TAGS_READER_MIN: u16 = 2;
+const TAGS_SINCE: FormatVersion = FormatVersion::V2;
 
 /// Between the names of a sink and of a tag; no sink has it in its name.
 const SINK_TAG_SIGN: char = '/';
 
 impl Checkpoint {
+    /// The positions as this version has them. Where it has none for tags, that of the sink is the least:
+    /// more is sent again, and nothing is passed over.
+    fn positions(&self, writes: FormatVersion) -> Vec<SinkAcked> {
+        if writes >= TAGS_SINCE {
+            return self.acked.clone();
+        }
+        let least =
+            |sink: &str| self.acked.iter().filter(|of| of.sink == sink).map(|of| of.acked).min();
+        let sinks = self.acked.iter().filter(|of| of.tag.is_none());
+        sinks
+            .map(|of| SinkAcked { acked: least(&of.sink).unwrap_or(of.acked), ..of.clone() })
+            .collect()
+    }
+
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, writes: FormatVersion) -> Vec<u8> {
         let mut out = vec![0; CHECKPOINT_HEADER_BYTES];
-        for SinkAcked { sink, tag, acked } in &self.acked {
+        let positions = self.positions(writes);
+        for SinkAcked { sink, tag, acked } in &positions {
             let name = match tag {
                 None => sink.clone(),
                 Some(tag) => format!("{sink}{SINK_TAG_SIGN}{tag}"),
@@ -431,28 +510,32 @@ impl Checkpoint {
         let payload_crc = crc32c::crc32c(&out[CHECKPOINT_HEADER_BYTES..]);
         let header = &mut out[..CHECKPOINT_HEADER_BYTES];
         header[CH_MAGIC..][..8].copy_from_slice(&CHECKPOINT_MAGIC);
-        put_u16(header, CH_VERSION, FORMAT_VERSION);
-        let has_tags = self.acked.iter().any(|of| of.tag.is_some());
-        let reader_min = if has_tags { TAGS_READER_MIN } else { READER_VERSION_OLDEST };
-        put_u16(header, CH_READER_MIN, reader_min);
+        let has_tags = positions.iter().any(|of| of.tag.is_some());
+        let reader_min = if has_tags { TAGS_SINCE } else { FormatVersion::V1 }.number();
+        Versions { written: writes.number(), reader_min }.put(header, CH_VERSIONS);
         put_u32(header, CH_OWNER, self.owner);
         put_u64(header, CH_GENERATION, self.generation);
         put_u64(header, CH_DURABLE, self.durable.0);
         put_u32(header, CH_PAYLOAD_LEN, payload_len);
         put_u32(header, CH_PAYLOAD_CRC, payload_crc);
-        put_u32(header, CH_SINKS, as_u32(self.acked.len()));
+        put_u32(header, CH_SINKS, as_u32(positions.len()));
         put_u32(header, CH_CURSORS, as_u32(self.cursors.len()));
         let crc = crc32c::crc32c(&header[..CH_CRC]);
         put_u32(header, CH_CRC, crc);
         out
     }
 
-    pub fn decode(bytes: &[u8]) -> Result<Checkpoint, FormatError> {
+    /// What it says, whether this program can read it or not.
+    pub fn versions(bytes: &[u8]) -> Result<Versions, FormatError> {
         check_length(bytes, CHECKPOINT_HEADER_BYTES)?;
+        check_magic(&bytes[CH_MAGIC..], CHECKPOINT_MAGIC)?;
+        check_crc("checkpoint header", &bytes[..CH_CRC], get_u32(bytes, CH_CRC))?;
+        Ok(Versions::get(bytes, CH_VERSIONS))
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Checkpoint, FormatError> {
+        Checkpoint::versions(bytes)?.check()?;
         let (header, payload) = bytes.split_at(CHECKPOINT_HEADER_BYTES);
-        check_magic(&header[CH_MAGIC..], CHECKPOINT_MAGIC)?;
-        check_crc("checkpoint header", &header[..CH_CRC], get_u32(header, CH_CRC))?;
-        check_version(get_u16(header, CH_VERSION), get_u16(header, CH_READER_MIN))?;
         let payload_len = get_u32(header, CH_PAYLOAD_LEN) as usize;
         check_length(payload, payload_len)?;
         let mut rest = &payload[..payload_len];
@@ -554,13 +637,6 @@ fn check_crc(part: &'static str, bytes: &[u8], expected: u32) -> Result<(), Form
     Ok(())
 }
 
-fn check_version(found: u16, reader_min: u16) -> Result<(), FormatError> {
-    if found < READER_VERSION_OLDEST || reader_min > FORMAT_VERSION {
-        return Err(FormatError::Version { found, reader_min });
-    }
-    Ok(())
-}
-
 fn check_max(what: &'static str, found: usize, max: usize) -> Result<(), FormatError> {
     if found > max {
         return Err(FormatError::TooLarge { what, found: found as u64, max: max as u64 });
@@ -584,6 +660,10 @@ mod tests {
     }
 
     fn frame() -> Vec<u8> {
+        frame_of(FormatVersion::NEWEST)
+    }
+
+    fn frame_of(writes: FormatVersion) -> Vec<u8> {
         let mut meta = b"tenant-1".to_vec();
         cursor().encode(&mut meta);
         let body = b"not really snappy";
@@ -604,7 +684,7 @@ mod tests {
             tag_len: 8,
         };
         let mut out = vec![0; header.frame_bytes()];
-        header.encode(&mut out);
+        header.encode(&mut out, writes);
         out[FRAME_HEADER_BYTES..][..meta.len()].copy_from_slice(&meta);
         out[header.body_range()].copy_from_slice(body);
         out
@@ -635,7 +715,7 @@ mod tests {
             first_seq: Seq(42),
             previous_crc: 5,
         }
-        .encode(&mut block);
+        .encode(&mut block, FormatVersion::NEWEST);
         assert_eq!(
             hex(&block[..SH_END]),
             "4c43415057414c0a020001000300000088776655443322112a0000000000000005000000"
@@ -645,10 +725,11 @@ mod tests {
         assert_eq!(frame.len(), BLOCK_BYTES);
         assert_eq!(crc32c::crc32c(&frame), GOLDEN_FRAME_CRC, "the frame layout changed");
         // A header ends in its own checksum, behind which that of the whole is always the same.
-        let heads = [&frame[..FH_CRC], &checkpoint().encode()[..CH_CRC]].map(crc32c::crc32c);
+        let heads = [&frame[..FH_CRC], &checkpoint().encode(FormatVersion::NEWEST)[..CH_CRC]]
+            .map(crc32c::crc32c);
         assert_eq!(heads, GOLDEN_HEADER_CRCS, "the layout of a header changed");
         assert_eq!(
-            crc32c::crc32c(&checkpoint().encode()),
+            crc32c::crc32c(&checkpoint().encode(FormatVersion::NEWEST)),
             GOLDEN_CHECKPOINT_CRC,
             "the checkpoint layout changed"
         );
@@ -657,13 +738,56 @@ mod tests {
 
     #[test]
     fn who_knows_no_tags_is_not_to_read_past_them() {
-        let reader_min = |checkpoint: &Checkpoint| get_u16(&checkpoint.encode(), CH_READER_MIN);
+        let reader_min = |checkpoint: &Checkpoint| {
+            Checkpoint::versions(&checkpoint.encode(FormatVersion::NEWEST)).unwrap().reader_min
+        };
         let mut checkpoint = checkpoint();
         assert_eq!(reader_min(&checkpoint), 2);
         checkpoint.acked.retain(|of| of.tag.is_none());
         assert_eq!(reader_min(&checkpoint), 1);
     }
 
+    /// As version 1 wrote them, with its golden checksums.
+    #[test]
+    fn version_1_is_written_as_it_was() {
+        let mut block = vec![0; BLOCK_BYTES];
+        SegmentHeader {
+            owner: 3,
+            salt: 0x1122_3344_5566_7788,
+            first_seq: Seq(42),
+            previous_crc: 5,
+        }
+        .encode(&mut block, FormatVersion::V1);
+        assert_eq!(
+            hex(&block[..SH_END]),
+            "4c43415057414c0a010001000300000088776655443322112a0000000000000005000000"
+        );
+        let frame = frame_of(FormatVersion::V1);
+        assert_eq!(frame[..FH_STAMP], frame_of(FormatVersion::NEWEST)[..FH_STAMP]);
+        assert!(frame[FH_TAG_LEN + 2..FH_CRC].iter().all(|byte| *byte == 0));
+        let header = FrameHeader::decode(&frame).unwrap();
+        assert_eq!(header.oldest_stamp_ns, header.oldest_arrival_ns, "it is not known");
+
+        let mut of_a_sink = checkpoint();
+        of_a_sink.acked.truncate(1);
+        let encoded = of_a_sink.encode(FormatVersion::V1);
+        assert_eq!(crc32c::crc32c(&encoded), GOLDEN_CHECKPOINT_CRC_V1);
+        assert_eq!(Checkpoint::decode(&encoded).unwrap(), of_a_sink);
+    }
+
+    #[test]
+    fn version_1_has_no_tags_and_the_least_position_is_the_sinks() {
+        let mut checkpoint = checkpoint();
+        checkpoint.acked.push(SinkAcked { sink: "other".into(), tag: None, acked: Seq(7) });
+        let encoded = checkpoint.encode(FormatVersion::V1);
+        let versions = Checkpoint::versions(&encoded).unwrap();
+        assert_eq!(versions, Versions { written: 1, reader_min: 1 });
+        let of = |sink: &str, acked| SinkAcked { sink: sink.into(), tag: None, acked };
+        let acked = vec![of("loki", Seq(4)), of("other", Seq(7))];
+        assert_eq!(Checkpoint::decode(&encoded).unwrap(), Checkpoint { acked, ..checkpoint });
+    }
+
+    const GOLDEN_CHECKPOINT_CRC_V1: u32 = 1_674_729_051;
     const GOLDEN_HEADER_CRCS: [u32; 2] = [333_640_708, 1_947_908_730];
     const GOLDEN_FRAME_CRC: u32 = 3_923_261_661;
     const GOLDEN_CHECKPOINT_CRC: u32 = 12_415_122;
@@ -680,7 +804,10 @@ mod tests {
         assert_eq!(view.tag, b"tenant-1");
         assert_eq!(view.body, b"not really snappy");
         assert_eq!(view.cursors().unwrap(), [cursor()]);
-        assert_eq!(Checkpoint::decode(&checkpoint().encode()).unwrap(), checkpoint());
+        assert_eq!(
+            Checkpoint::decode(&checkpoint().encode(FormatVersion::NEWEST)).unwrap(),
+            checkpoint()
+        );
         assert_eq!(parse_segment_name(&segment_name(Seq(99))), Some(Seq(99)));
         assert_eq!(parse_segment_name("99.wal"), None);
         assert_eq!(parse_segment_name(&segment_name(Seq::NONE)), None, "the first frame is 1");
@@ -696,7 +823,7 @@ mod tests {
             bad[at / 8] ^= 1 << (at % 8);
             assert!(FrameView::decode(&bad).is_err(), "bit {at} of a frame");
         }
-        let good = checkpoint().encode();
+        let good = checkpoint().encode(FormatVersion::NEWEST);
         for at in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[at / 8] ^= 1 << (at % 8);
@@ -711,7 +838,7 @@ mod tests {
         for len in 0..end {
             assert!(FrameView::decode(&frame[..len]).is_err(), "a frame of {len} bytes");
         }
-        let checkpoint = checkpoint().encode();
+        let checkpoint = checkpoint().encode(FormatVersion::NEWEST);
         for len in 0..checkpoint.len() {
             assert!(Checkpoint::decode(&checkpoint[..len]).is_err(), "a slot of {len} bytes");
         }
@@ -720,9 +847,9 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_with_the_way_out() {
         let mut block = vec![0; BLOCK_BYTES];
-        SegmentHeader { owner: 0, salt: 1, first_seq: Seq(1), previous_crc: 0 }.encode(&mut block);
-        put_u16(&mut block, SH_VERSION, 9);
-        put_u16(&mut block, SH_READER_MIN, 9);
+        SegmentHeader { owner: 0, salt: 1, first_seq: Seq(1), previous_crc: 0 }
+            .encode(&mut block, FormatVersion::NEWEST);
+        Versions { written: 9, reader_min: 9 }.put(&mut block, SH_VERSIONS);
         let crc = crc32c::crc32c(&block[..SH_CRC]);
         put_u32(&mut block, SH_CRC, crc);
         let error = SegmentHeader::decode(&block).unwrap_err().to_string();

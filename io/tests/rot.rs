@@ -6,7 +6,7 @@ mod bed;
 use bed::{content, frame, open, options, read_all, read_frames, several_segments};
 use io::disk::Disk;
 use io::format::{
-    BLOCK_BYTES, Checkpoint, Cursor, FrameHeader, FrameView, SegmentHeader, Seq,
+    BLOCK_BYTES, Checkpoint, Cursor, FormatVersion, FrameHeader, FrameView, SegmentHeader, Seq,
     parse_segment_name, segment_name,
 };
 use io::plain::PlainDisk;
@@ -414,7 +414,7 @@ fn a_length_beyond_the_file_takes_no_memory() {
         let frame = &mut files.get_mut(file).unwrap()[bytes.start..];
         let mut header = FrameHeader::decode(frame).unwrap();
         change(&mut header);
-        header.encode(frame);
+        header.encode(frame, FormatVersion::NEWEST);
         files
     };
     for seq in 1..=LAST {

@@ -14,9 +14,10 @@ use crate::handoff::Frame;
 use crate::options;
 use crate::place::Place;
 use crate::push::{Client, Push};
+use crate::state;
 use crate::track::Piece;
 use config::Config;
-use io::format::Seq;
+use io::format::{FormatVersion, Seq};
 use io::plain::{PlainDisk, run};
 use perf::clock::unix_ns;
 use std::collections::BTreeMap;
@@ -35,11 +36,12 @@ pub fn purge(place: &Place, filter: &Filter, out: &mut impl Write) -> Result<(),
     let Some(_lock) = place.lock()? else {
         return ask(place, "purge", filter, &BTreeMap::new(), false, out);
     };
+    let writes = state::writes(&place.data_dir)?;
     let now_ns = unix_ns();
     let mut count = 0;
     for queue in queues(place)? {
         if filter.sink().is_none_or(|sink| sink == queue.sink) {
-            let dlq = open(place, &queue)?;
+            let dlq = open(place, &queue, writes)?;
             count += run(dlq.purge(filter, now_ns))?;
             run(dlq.close())?;
         }
@@ -61,6 +63,7 @@ pub fn replay(
     let Some(_lock) = place.lock()? else {
         return ask(place, "reprocess", filter, labels, restamp, out);
     };
+    let writes = state::writes(&place.data_dir)?;
     let mut stamps = restamp.then(|| Stamps::new(unix_ns()));
     let mut sums = Sums::default();
     for queue in queues(place)? {
@@ -73,7 +76,7 @@ pub fn replay(
             sums.kept_queues += 1;
             continue;
         };
-        let dlq = open(place, &queue)?;
+        let dlq = open(place, &queue, writes)?;
         let replayed = replay_queue(&dlq, &client, filter, labels, &mut stamps, &mut sums);
         run(dlq.close())?;
         replayed?;
@@ -182,9 +185,9 @@ fn settle(
 }
 
 /// Nothing is put: so no quota matters.
-fn open(place: &Place, queue: &Queue) -> Result<Queues, CommandError> {
+fn open(place: &Place, queue: &Queue, writes: FormatVersion) -> Result<Queues, CommandError> {
     let Queue { shard, sink, .. } = queue;
-    let options = options::dlq_of(&place.data_dir, sink, *shard, QUEUE_BYTES_MAX);
+    let options = options::dlq_of(&place.data_dir, sink, *shard, QUEUE_BYTES_MAX, writes);
     let disk = PlainDisk::open(&options.dir, &options.quarantine)?;
     let (dlq, found) = run(Dlq::open(disk, options))?;
     for gap in &found.gaps {

@@ -12,6 +12,7 @@ use super::store::DlqError;
 use crate::inspect::log::LogError;
 use crate::labels;
 use crate::place::{Place, PlaceArgs, PlaceError};
+use crate::state::StateError;
 use crate::table::{self, age, plain, time};
 use clap::{Args, Subcommand};
 use io::disk::DiskError;
@@ -98,6 +99,8 @@ pub enum CommandError {
     #[error("{0}")]
     Place(#[from] PlaceError),
     #[error("{0}")]
+    State(#[from] StateError),
+    #[error("{0}")]
     Log(#[from] LogError),
     #[error("{0}")]
     Failed(String),
@@ -116,6 +119,7 @@ impl CommandError {
         match self {
             CommandError::Filter(_) | CommandError::Wrong(_) => 78,
             CommandError::Place(error) => error.exit_code(),
+            CommandError::State(error) => error.exit_code(),
             CommandError::Log(error) if error.is_format() => 78,
             _ => 1,
         }

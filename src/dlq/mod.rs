@@ -54,6 +54,7 @@ pub use index::{FrameInfo, Stats};
 pub use record::{Origin, Reason, Record};
 pub use store::{Dlq, DlqError, Found, PutError, Stored};
 
+use io::format::FormatVersion;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub struct Options {
     pub frame_raw_bytes: usize,
     pub when_full: WhenFull,
     pub backoff: Backoff,
+    /// The version of the format.
+    pub writes: FormatVersion,
 }
 
 /// What becomes of records that find the quota used up.

@@ -135,13 +135,14 @@ mod tests {
     use super::super::{Dlq, Filter};
     use super::*;
     use crate::options;
+    use io::format::FormatVersion;
     use io::plain::PlainDisk;
     use io::sim::run;
 
     #[test]
     fn what_moves_or_goes_meanwhile_is_shown_once_or_was_done_with() {
         let dir = tempfile::tempdir().unwrap();
-        let options = options::dlq_of(dir.path(), "loki", 2, 1 << 20);
+        let options = options::dlq_of(dir.path(), "loki", 2, 1 << 20, FormatVersion::NEWEST);
         let open = || {
             let disk = PlainDisk::open(&options.dir, &options.quarantine).unwrap();
             run(Dlq::open(disk, options.clone())).unwrap().0

@@ -57,6 +57,7 @@ fn wal_options(options: &Options, bytes_max: u64) -> wal::Options {
         segment_bytes: options.segment_bytes,
         bytes_max,
         group_bytes_max: GROUP_BYTES_MAX,
+        writes: options.writes,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The queue under a simulated disk: crashes at every operation, full disks, rot, quotas.
 
 use super::*;
-use io::format::{BLOCK_BYTES, Seq, segment_name};
+use io::format::{BLOCK_BYTES, FormatVersion, Seq, segment_name};
 use io::sim::{Fault, SimDisk, random, run};
 use io::wal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,7 @@ fn options(when_full: WhenFull) -> Options {
             attempts_max: 3,
             backoff_max: Duration::from_secs(3600),
         },
+        writes: FormatVersion::NEWEST,
     }
 }
 
@@ -506,6 +507,7 @@ fn what_is_not_understood_is_kept_moved_and_goes_with_everything() {
         segment_bytes: 16 * BLOCK,
         bytes_max: 256 * BLOCK,
         group_bytes_max: 1 << 20,
+        writes: FormatVersion::NEWEST,
     };
     let (log, _) = run(wal::Wal::open(disk.clone(), wal_options)).unwrap();
     for (tag, body) in
@@ -617,7 +619,7 @@ fn a_large_entry_has_a_frame_of_its_own_and_one_beyond_all_bounds_is_named() {
 #[test]
 fn operations_that_run_at_once_wait_for_each_other() {
     let dir = tempfile::tempdir().unwrap();
-    let options = crate::options::dlq_of(dir.path(), "loki", 0, 4 << 20);
+    let options = crate::options::dlq_of(dir.path(), "loki", 0, 4 << 20, FormatVersion::NEWEST);
     let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound);
     let run = executor.io_memory(4 << 20).spawn(move || async move {
         let open = || async {

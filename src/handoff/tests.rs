@@ -2,7 +2,7 @@
 
 use super::*;
 use futures_lite::future::block_on;
-use io::format::BLOCK_BYTES;
+use io::format::{BLOCK_BYTES, FormatVersion};
 use io::sim::SimDisk;
 use io::wal::{self, Committed, Sealed};
 
@@ -28,6 +28,7 @@ impl Bed {
             segment_bytes: 256 * BLOCK_BYTES as u64,
             bytes_max: 4096 * BLOCK_BYTES as u64,
             group_bytes_max: 256 * BLOCK_BYTES,
+            writes: FormatVersion::NEWEST,
         };
         let (wal, _) = block_on(Wal::open(disk, options)).unwrap();
         let lane = Arc::new(Lane::new(Arc::default(), Arc::default()));

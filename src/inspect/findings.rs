@@ -370,7 +370,7 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::part::tests::body_of;
-    use io::format::segment_name;
+    use io::format::{FormatVersion, segment_name};
     use io::plain::PlainDisk;
     use io::sim::{random, run};
     use io::wal::{Options, Sealed, Wal};
@@ -406,6 +406,7 @@ mod tests {
             segment_bytes: 4 * BLOCK,
             bytes_max: 1 << 30,
             group_bytes_max: 1,
+            writes: FormatVersion::NEWEST,
         };
         let disk = PlainDisk::open(&home.dir, &dir.join("quarantine")).unwrap();
         let (wal, _) = run(Wal::open(disk, options)).unwrap();

@@ -18,9 +18,9 @@ use crate::discover::{self, shard_of};
 use crate::inspect::findings;
 use crate::inspect::log;
 use crate::place::{self, Place, PlaceError};
-use crate::{ingest, labels, options};
+use crate::{ingest, labels, options, state};
 use config::Config;
-use io::format::{Cursor, PATH_BYTES_MAX};
+use io::format::{Cursor, FormatVersion, PATH_BYTES_MAX};
 use io::plain::PlainDisk;
 use io::plain::run as block_on;
 use io::tail::{Fingerprint, Globs, Incarnation, open_regular};
@@ -81,6 +81,7 @@ pub fn run(place: &Place, from: &Path, how: How, out: &mut impl Write) -> Result
     let is_fresh = how.dry_run && !place.data_dir.exists();
     let _lock = if is_fresh { None } else { Some(lock(place)?) };
     let known = if is_fresh { Vec::new() } else { known(place)? };
+    let format = if is_fresh { FormatVersion::NEWEST } else { state::writes(&place.data_dir)? };
     let judge = Judge::new(place, config, how, known)?;
     let mut writes: BTreeMap<usize, Vec<Cursor>> = BTreeMap::new();
     let (mut written, mut unchanged, mut refused) = (0_u64, 0_u64, 0_u64);
@@ -112,7 +113,7 @@ pub fn run(place: &Place, from: &Path, how: How, out: &mut impl Write) -> Result
     }
     if !how.dry_run {
         for (shard, cursors) in writes {
-            write(judge.options(shard), cursors)?;
+            write(judge.options(shard, format), cursors)?;
         }
     }
     let what = if how.dry_run { "would be written" } else { "were written" };
@@ -250,8 +251,8 @@ impl<'a> Judge<'a> {
         })
     }
 
-    fn options(&self, shard: usize) -> ingest::Options {
-        options::shard(self.config, shard, self.count)
+    fn options(&self, shard: usize, writes: FormatVersion) -> ingest::Options {
+        options::shard(self.config, shard, self.count, writes)
     }
 
     fn judge(&self, wanted: &Wanted) -> Result<Fate, String> {

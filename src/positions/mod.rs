@@ -10,6 +10,7 @@ pub mod list;
 
 use crate::inspect::log::LogError;
 use crate::place::{PlaceArgs, PlaceError};
+use crate::state::StateError;
 use clap::Subcommand;
 use io::wal::WalError;
 use std::io::{BufWriter, ErrorKind, Write};
@@ -81,6 +82,8 @@ pub enum CommandError {
     #[error("{0}")]
     Place(#[from] PlaceError),
     #[error("{0}")]
+    State(#[from] StateError),
+    #[error("{0}")]
     Log(#[from] LogError),
     #[error("{0}")]
     Input(#[from] config::Errors),
@@ -100,6 +103,7 @@ impl CommandError {
     pub fn exit_code(&self) -> u8 {
         match self {
             CommandError::Place(error) => error.exit_code(),
+            CommandError::State(error) => error.exit_code(),
             CommandError::Input(_) | CommandError::Wrong(_) => 78,
             CommandError::Log(error) if error.is_format() => 78,
             _ => 1,

@@ -62,6 +62,21 @@ pub enum Refusal {
     MetadataTooMany { labels: String, found: usize, max: usize },
 }
 
+/// What [`Refusal::reason`] may say.
+pub const REASONS: [&str; 11] = [
+    "missing_labels",
+    "max_label_names_per_series",
+    "label_name_too_long",
+    "label_value_too_long",
+    "duplicate_label_names",
+    "reserved_label_name",
+    "greater_than_max_sample_age",
+    "too_far_in_future",
+    "line_too_long",
+    "structured_metadata_too_large",
+    "structured_metadata_too_many",
+];
+
 impl Refusal {
     /// As Loki names it in its metrics.
     #[must_use]
@@ -210,6 +225,7 @@ const TEXTS_MAX: usize = 10;
 impl Refused {
     pub fn add(&mut self, refusal: &Refusal, entries: u64) {
         self.entries += entries;
+        debug_assert!(REASONS.contains(&refusal.reason()));
         match self.reasons.iter_mut().find(|(reason, _)| *reason == refusal.reason()) {
             Some((_, count)) => *count += entries,
             None => self.reasons.push((refusal.reason(), entries)),

@@ -12,7 +12,7 @@ use crate::push::Client;
 use crate::source::{self, LinePolicy, LongLines, Sources};
 use crate::track::{Ack, Rejected};
 use crate::verdict::Reason;
-use io::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, Seq};
+use io::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, FormatVersion, Seq};
 use io::sim::{Events, SimDisk, run};
 use io::wal::{self, Gap, Recovered, Wal};
 use std::cell::{Cell, RefCell};
@@ -122,6 +122,7 @@ fn wal_options(terms: &Terms) -> wal::Options {
         segment_bytes: 6 * BLOCK_BYTES as u64,
         bytes_max: if terms.roomy { 600 } else { 30 } * BLOCK_BYTES as u64,
         group_bytes_max: 4 * BLOCK_BYTES,
+        writes: FormatVersion::NEWEST,
     }
 }
 
@@ -141,6 +142,7 @@ fn dlq_options(sink: &str) -> dlq::Options {
             attempts_max: 3,
             backoff_max: Duration::from_secs(3600),
         },
+        writes: FormatVersion::NEWEST,
     }
 }
 

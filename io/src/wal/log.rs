@@ -5,8 +5,8 @@
 use super::ladder::Ladder;
 use super::{Durable, Place};
 use crate::format::{
-    BLOCK_BYTES, BODY_BYTES_MAX, Checkpoint, Cursor, FRAME_HEADER_BYTES, FrameHeader,
-    META_BYTES_MAX, SegmentHeader, Seq, SinkAcked, TAG_BYTES_MAX, frame_bytes,
+    BLOCK_BYTES, BODY_BYTES_MAX, Checkpoint, Cursor, FRAME_HEADER_BYTES, FormatVersion,
+    FrameHeader, META_BYTES_MAX, SegmentHeader, Seq, SinkAcked, TAG_BYTES_MAX, frame_bytes,
 };
 use crate::tail::Identity;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -23,6 +23,8 @@ pub struct Options {
     pub bytes_max: u64,
     /// What one write and sync takes at most, one larger frame excepted.
     pub group_bytes_max: usize,
+    /// The version of the format for everything that is written from now on.
+    pub writes: FormatVersion,
 }
 
 /// A finished frame on its way into the log. `meta` is the tag followed by the encoded cursors.
@@ -150,6 +152,7 @@ pub struct Group {
     salt: u64,
     durable: Seq,
     acked: Seq,
+    writes: FormatVersion,
     frames: Vec<(Seq, Sealed)>,
 }
 
@@ -157,6 +160,7 @@ pub struct Group {
 pub struct Birth {
     pub header: SegmentHeader,
     pub bytes: u64,
+    pub writes: FormatVersion,
 }
 
 /// What all segments take, and what the last of them has left.
@@ -322,6 +326,7 @@ impl Log {
             salt: tail.salt,
             durable: self.ladder.durable.0,
             acked: self.ladder.acked.0,
+            writes: self.options.writes,
             frames,
         })
     }
@@ -340,7 +345,7 @@ impl Log {
         self.segments.push_back(Segment { first_seq, last_seq: first_seq.previous(), bytes });
         let offset = BLOCK_BYTES as u64;
         self.tail = Some(Tail { salt: header.salt, offset, written: offset });
-        Birth { header, bytes }
+        Birth { header, bytes, writes: self.options.writes }
     }
 
     /// The group is written and synced.
@@ -516,7 +521,7 @@ impl Group {
                 body_crc: crc32c::crc32c(&frame.body),
                 tag_len: frame.tag_len,
             };
-            header.encode(out);
+            header.encode(out, self.writes);
             crc = FrameHeader::crc_of(out);
             let body = header.body_range();
             out[FRAME_HEADER_BYTES..body.start].copy_from_slice(&frame.meta);

@@ -29,8 +29,8 @@ pub use recovery::{Gap, Recovered};
 
 use crate::disk::{Disk, DiskError};
 use crate::format::{
-    BLOCK_BYTES, CHECKPOINT_SLOTS, Checkpoint, Cursor, FormatError, FrameHeader, FrameView,
-    SegmentHeader, Seq, segment_name,
+    BLOCK_BYTES, CHECKPOINT_SLOTS, Checkpoint, Cursor, FormatError, FormatVersion, FrameHeader,
+    FrameView, SegmentHeader, Seq, segment_name,
 };
 use crate::tail::Identity;
 use log::{Group, Log};
@@ -158,7 +158,7 @@ impl<D: Disk> Wal<D> {
                 self.disk.close(file).await?;
             }
             let mut head = self.disk.buffer(BLOCK_BYTES);
-            birth.header.encode(&mut head);
+            birth.header.encode(&mut head, birth.writes);
             let file = self.disk.create(&segment_name(group.segment), birth.bytes, head).await?;
             *self.open.borrow_mut() = Some((group.segment, file));
         }
@@ -236,15 +236,15 @@ impl<D: Disk> Wal<D> {
 
     /// Writes a checkpoint, and when it is durable removes the segments it made needless.
     pub async fn checkpoint(&self) -> Result<(), DiskError> {
-        let (checkpoint, sinks, removable) = {
+        let (checkpoint, writes, sinks, removable) = {
             let mut log = self.log.borrow_mut();
-            (log.next_checkpoint(), log.sinks(), log.removable())
+            (log.next_checkpoint(), log.options.writes, log.sinks(), log.removable())
         };
         if crate::planted!(UnlinkBeforeCheckpoint) && !removable.is_empty() {
             let names: Vec<String> = removable.iter().map(|seq| segment_name(*seq)).collect();
             self.disk.remove(&names).await?;
         }
-        write_checkpoint(&self.disk, &checkpoint).await?;
+        write_checkpoint(&self.disk, &checkpoint, writes).await?;
         self.log.borrow_mut().checkpointed(&checkpoint, sinks);
         if !removable.is_empty() {
             let names: Vec<String> = removable.iter().map(|seq| segment_name(*seq)).collect();
@@ -264,8 +264,12 @@ impl<D: Disk> Wal<D> {
     }
 }
 
-async fn write_checkpoint<D: Disk>(disk: &D, checkpoint: &Checkpoint) -> Result<(), DiskError> {
-    let bytes = checkpoint.encode();
+async fn write_checkpoint<D: Disk>(
+    disk: &D,
+    checkpoint: &Checkpoint,
+    writes: FormatVersion,
+) -> Result<(), DiskError> {
+    let bytes = checkpoint.encode(writes);
     let mut buffer = disk.buffer(bytes.len().next_multiple_of(BLOCK_BYTES));
     buffer[..bytes.len()].copy_from_slice(&bytes);
     buffer[bytes.len()..].fill(0);

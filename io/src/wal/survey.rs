@@ -11,7 +11,7 @@ use super::{WalError, read_segment_header};
 use crate::disk::{Disk, DiskError, Entry};
 use crate::format::{
     BLOCK_BYTES, CHECKPOINT_SLOTS, Checkpoint, Cursor, FormatError, FrameHeader, SegmentHeader,
-    Seq, parse_segment_name, segment_name,
+    Seq, Versions, parse_segment_name, segment_name,
 };
 use std::io::ErrorKind;
 
@@ -214,26 +214,35 @@ pub async fn survey<D: Disk>(disk: &D, owner: u32, reach: Reach) -> Result<Surve
     Ok(Survey { slots, checkpoint, segments, acked, durable: next.previous(), cursors })
 }
 
-/// Refuses a log of a format that cannot be read, by the heads of its files.
-pub async fn check_format<D: Disk>(disk: &D) -> Result<(), WalError> {
+/// What a file of a log says of its format.
+#[derive(Debug)]
+pub struct Head {
+    pub name: String,
+    /// A segment, or else a checkpoint.
+    pub is_segment: bool,
+    pub versions: Result<Versions, FormatError>,
+}
+
+/// The heads of all files of a log, those that cannot be read by this program as well. What vanishes
+/// meanwhile is not among them.
+pub async fn heads<D: Disk>(disk: &D) -> Result<Vec<Head>, DiskError> {
+    let mut heads = Vec::new();
     for Entry { name, .. } in disk.list().await? {
-        let is_slot = CHECKPOINT_SLOTS.contains(&&*name);
-        if !is_slot && parse_segment_name(&name).is_none() {
+        let is_segment = parse_segment_name(&name).is_some();
+        if !is_segment && !CHECKPOINT_SLOTS.contains(&&*name) {
             continue;
         }
-        let file = disk.open(&name).await?;
+        let file = match disk.open(&name).await {
+            Err(gone) if gone.source.kind() == ErrorKind::NotFound => continue,
+            file => file?,
+        };
         let head = disk.read(&file, 0, BLOCK_BYTES).await?;
         disk.close(file).await?;
-        let error = if is_slot {
-            Checkpoint::decode(&head).err()
-        } else {
-            SegmentHeader::decode(&head).err()
-        };
-        if let Some(source @ FormatError::Version { .. }) = error {
-            return Err(WalError::Format { name, source });
-        }
+        let versions =
+            if is_segment { SegmentHeader::versions(&head) } else { Checkpoint::versions(&head) };
+        heads.push(Head { name, is_segment, versions });
     }
-    Ok(())
+    Ok(heads)
 }
 
 /// A frame's bytes once more; [`FrameView::decode`](crate::format::FrameView::decode) reads them.

@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use io::disk::Disk;
-use io::format::{BLOCK_BYTES, Cursor};
+use io::format::{BLOCK_BYTES, Cursor, FormatVersion};
 use io::sim::{SimDisk, run};
 use io::tail::{Fingerprint, Identity};
 use io::wal::{Backlog, Durable, Gap, Options, Recovered, Sealed, Wal};
@@ -16,6 +16,7 @@ pub fn options() -> Options {
         segment_bytes: 16 * BLOCK_BYTES as u64,
         bytes_max: 64 * BLOCK_BYTES as u64,
         group_bytes_max: 4 * BLOCK_BYTES,
+        writes: FormatVersion::NEWEST,
     }
 }
 

@@ -21,6 +21,7 @@ impl Simulation for Log {
     const NAME: &str = "-p log-capturer-io --test simulation";
     const KINDS: &[&str] = KINDS;
     const EVENTS: &[&str] = &[
+        "another format",
         "crash at directory sync",
         "crash at rename",
         "crash in birth",
@@ -47,6 +48,7 @@ impl Simulation for Log {
         "stale frame",
         "survived without an ack",
         "tag behind",
+        "tag behind, in a format without tags",
         "torn block",
         "torn group",
         "torn tail",

@@ -1,7 +1,7 @@
 //! The simulated disk is honest: what it does is what the real ones do, operation by operation.
 
 use io::disk::{Disk, DiskError};
-use io::format::{BLOCK_BYTES, Seq};
+use io::format::{BLOCK_BYTES, FormatVersion, Seq};
 use io::plain::PlainDisk;
 use io::sim::{SimDisk, below, one_in, random, run};
 use io::uring::UringDisk;
@@ -90,6 +90,7 @@ async fn log<D: Disk + Clone>(disk: &D, mut seed: u64) -> Vec<String> {
         segment_bytes: 8 * BLOCK_BYTES as u64,
         bytes_max: 64 * BLOCK_BYTES as u64,
         group_bytes_max: 4 * BLOCK_BYTES,
+        writes: FormatVersion::NEWEST,
     };
     let mut heard = Vec::new();
     let mut n = 0;

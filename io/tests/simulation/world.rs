@@ -2,7 +2,7 @@
 
 use crate::model::{Model, TAGS, frame, tag};
 use io::disk::Disk;
-use io::format::{BLOCK_BYTES, CHECKPOINT_SLOTS, Seq, segment_name};
+use io::format::{BLOCK_BYTES, CHECKPOINT_SLOTS, FormatVersion, Seq, segment_name};
 use io::sim::campaign::{Op, names, swarm};
 use io::sim::{Clock, Events, Fault, Scheduler, SimDisk, below, one_in, random, run};
 use io::wal::{Acked, Backlog, Committed, Options, Wal, WalError};
@@ -78,16 +78,18 @@ impl World {
         // In large segments, large groups leave blocks behind them as they are.
         let times = if one_in(&mut seed, 3) { 6 } else { 1 };
         let segment_bytes = (times * (4 + below(&mut seed, 12)) * BLOCK_BYTES) as u64;
-        let options = Options {
+        let mut options = Options {
             owner: 0,
             sinks: sinks.iter().map(ToString::to_string).collect(),
             segment_bytes,
             bytes_max: segment_bytes * (2 + random(&mut seed) % 6),
             group_bytes_max: times * (1 + below(&mut seed, 6)) * BLOCK_BYTES,
+            writes: FormatVersion::NEWEST,
         };
         let stale = one_in(&mut seed, 2);
         let latency = 1 + random(&mut seed) % 12;
         let (tags, large) = (one_in(&mut seed, 2), one_in(&mut seed, 2));
+        options.writes = FormatVersion::ALL[below(&mut seed, FormatVersion::ALL.len())];
         World { tags, large, ..World::of(options, latency, stale, events) }
     }
 
@@ -99,6 +101,7 @@ impl World {
             segment_bytes: 6 * BLOCK_BYTES as u64,
             bytes_max: 64 * BLOCK_BYTES as u64,
             group_bytes_max: 3 * BLOCK_BYTES,
+            writes: FormatVersion::NEWEST,
         };
         World::of(options, 1, true, Events::default())
     }
@@ -323,6 +326,9 @@ impl World {
             let to = if late { between(seed, at.min(top)).max(at) } else { all };
             if to < all {
                 self.events.count("tag behind");
+                if self.options.writes == FormatVersion::V1 {
+                    self.events.count("tag behind, in a format without tags");
+                }
                 acked.behind.insert(tag, to);
             }
         }
@@ -456,6 +462,12 @@ impl World {
             }
             settle(&self.disk, &mut seed);
             self.disk.restart(random(&mut seed));
+        }
+        // Forth and back: the next run may be of another version.
+        let before = self.options.writes;
+        self.options.writes = FormatVersion::ALL[below(&mut seed, FormatVersion::ALL.len())];
+        if self.options.writes != before {
+            self.events.count("another format");
         }
         let mut model = self.model.borrow_mut();
         let wal = recover(&self.disk, &self.options, &mut model, &self.events);

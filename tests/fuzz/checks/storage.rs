@@ -3,8 +3,8 @@
 
 use io::disk::Disk;
 use io::format::{
-    BLOCK_BYTES, Checkpoint, Cursor, FRAME_HEADER_BYTES, FrameHeader, FrameView, SegmentHeader,
-    Seq, SinkAcked, segment_name,
+    BLOCK_BYTES, Checkpoint, Cursor, FRAME_HEADER_BYTES, FormatVersion, FrameHeader, FrameView,
+    SegmentHeader, Seq, SinkAcked, segment_name,
 };
 use io::sim::{SimDisk, run};
 use io::tail::{Fingerprint, Identity};
@@ -61,12 +61,12 @@ pub fn frame(data: &[u8]) {
     }
     if let Ok(header) = SegmentHeader::decode(&bytes) {
         let mut again = vec![0xa5; BLOCK_BYTES];
-        header.encode(&mut again);
+        header.encode(&mut again, FormatVersion::NEWEST);
         assert_eq!(SegmentHeader::decode(&again), Ok(header));
     }
     if let Ok(header) = FrameHeader::decode(&bytes) {
         let mut again = [0xa5; FRAME_HEADER_BYTES];
-        header.encode(&mut again);
+        header.encode(&mut again, FormatVersion::NEWEST);
         assert_eq!(FrameHeader::decode(&again), Ok(header));
         assert!(header.frame_bytes().is_multiple_of(BLOCK_BYTES));
         assert!(header.body_range().end <= header.frame_bytes());
@@ -98,7 +98,14 @@ pub fn checkpoint(data: &[u8]) {
     let Ok(checkpoint) = Checkpoint::decode(&bytes) else { return };
     // A name of wrong UTF-8 becomes longer.
     if checkpoint.acked.iter().all(|of| of.sink.len() < 10_000) {
-        assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
+        let decoded = Checkpoint::decode(&checkpoint.encode(FormatVersion::NEWEST));
+        assert_eq!(decoded, Ok(checkpoint.clone()));
+        // Without tags, nobody's position is further.
+        let old = Checkpoint::decode(&checkpoint.encode(FormatVersion::V1)).expect("just made");
+        for SinkAcked { sink, tag, acked } in &checkpoint.acked {
+            let mut of_sink = old.acked.iter().filter(|of| of.sink == *sink);
+            assert!(of_sink.all(|of| of.tag.is_none() && of.acked <= *acked), "{tag:?}: {old:?}");
+        }
     }
 }
 
@@ -125,7 +132,14 @@ pub fn letters(data: &[u8]) {
 fn options() -> Options {
     let segment_bytes = 4 * BLOCK_BYTES as u64;
     let sinks = vec!["loki".to_owned()];
-    Options { owner: 0, sinks, segment_bytes, bytes_max: 1 << 40, group_bytes_max: BLOCK_BYTES }
+    Options {
+        owner: 0,
+        sinks,
+        segment_bytes,
+        bytes_max: 1 << 40,
+        group_bytes_max: BLOCK_BYTES,
+        writes: FormatVersion::NEWEST,
+    }
 }
 
 /// A directory of segments and checkpoints, whatever is in them.
@@ -209,7 +223,8 @@ fn files(mut input: Input<'_>) -> BTreeMap<String, Vec<u8>> {
                 salt = u64::from(flags & 7);
                 let first_seq = if flags & 8 == 0 { named } else { Seq(input.number()) };
                 let mut block = vec![0; BLOCK_BYTES];
-                SegmentHeader { owner, salt, first_seq, previous_crc: 0 }.encode(&mut block);
+                SegmentHeader { owner, salt, first_seq, previous_crc: 0 }
+                    .encode(&mut block, FormatVersion::NEWEST);
                 name = segment_name(named);
                 files.insert(name.clone(), block);
             }
@@ -269,7 +284,7 @@ fn a_frame(input: &mut Input<'_>, salt: u64) -> Vec<u8> {
         tag_len: 6,
     };
     let mut bytes = vec![0; FRAME_HEADER_BYTES];
-    header.encode(&mut bytes);
+    header.encode(&mut bytes, FormatVersion::NEWEST);
     bytes.extend(meta);
     bytes.extend(body);
     bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
@@ -297,7 +312,7 @@ fn a_checkpoint(input: &mut Input<'_>) -> Vec<u8> {
         acked.push(of(Some("tenant".to_owned()), Seq(input.number())));
     }
     let cursors = vec![a_cursor(input)];
-    Checkpoint { owner, generation, durable, acked, cursors }.encode()
+    Checkpoint { owner, generation, durable, acked, cursors }.encode(FormatVersion::NEWEST)
 }
 
 /// How a directory of a short run is made.
@@ -331,7 +346,8 @@ pub fn checkpoint_seeds() -> Vec<Vec<u8>> {
 
 pub fn frame_seeds() -> Vec<Vec<u8>> {
     let mut head = vec![0; BLOCK_BYTES];
-    SegmentHeader { owner: 1, salt: 2, first_seq: Seq(3), previous_crc: 4 }.encode(&mut head);
+    SegmentHeader { owner: 1, salt: 2, first_seq: Seq(3), previous_crc: 4 }
+        .encode(&mut head, FormatVersion::NEWEST);
     let bytes = a_frame(&mut Input(&[3, 9, 7, 2, 1, 1, 1]), 1);
     let of = |how: u8, bytes: &[u8]| [&[how], bytes].concat();
     vec![of(0, &head), of(1, &head[..40]), of(0, &bytes[..300]), of(2, &bytes[..300])]
