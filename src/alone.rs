@@ -92,6 +92,13 @@ impl Standing {
         }
     }
 
+    /// So many bytes of lines come at once: before it is known where they are put.
+    pub fn brings(&self, bytes: u64, limits: &Limits) {
+        if bytes > limits.stream_rate / 2 {
+            self.hot.set(true);
+        }
+    }
+
     /// So many bytes of lines came, with timestamps in this range.
     pub fn came(
         &self,
@@ -193,6 +200,16 @@ mod tests {
         assert!(stream.travels_alone(Seq(9), 0), "hot until a second passed without");
         came(10, 3 * SECOND + 6);
         assert!(stream.travels_alone(Seq(6), 0) && !stream.travels_alone(Seq(7), 0));
+    }
+
+    #[test]
+    fn what_comes_at_once_makes_it_hot_before_it_came() {
+        let stream = Standing::new("{}");
+        stream.known(0);
+        stream.brings(500, &LIMITS);
+        assert!(!stream.travels_alone(Seq(1), 0));
+        stream.brings(501, &LIMITS);
+        assert!(stream.travels_alone(Seq(1), 0));
     }
 
     #[test]

@@ -219,7 +219,9 @@ impl Running {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            systemd::alive();
+            if self.monitor.is_live() {
+                systemd::alive();
+            }
             if self.deadline.is_some_and(|at| at <= Instant::now()) {
                 if self.stop.phase() == Phase::Leaving {
                     tracing::warn!(

@@ -231,8 +231,6 @@ impl Monitor {
         let of_sinks = |of: fn(&perf::metrics::Sink) -> i64| {
             u64::try_from(metrics.sinks.iter().map(of).sum::<i64>()).unwrap_or(0)
         };
-        let silent = |(_, at): &(usize, &Instant)| now.duration_since(**at) >= SILENT_TIME;
-        let silent = self.live.iter().enumerate().filter(silent).map(|(shard, _)| shard);
         let stored: u64 = metrics.dlq.iter().map(perf::metrics::ByReason::all_stored).sum();
         Figures {
             queue_bytes: sum(|shard| shard.wal_bytes.get()),
@@ -259,11 +257,27 @@ impl Monitor {
             shards: ShardFigures {
                 running,
                 expected: metrics.shards.len(),
-                silent: silent.collect(),
+                silent: self.silent(now),
             },
             ready: self.status.ready.load(Ordering::Acquire),
             stopping: self.status.stopping.load(Ordering::Acquire),
         }
+    }
+
+    /// Shards that run and give no sign of life.
+    fn silent(&self, now: Instant) -> Vec<usize> {
+        // Who recovers a log has none to give.
+        if !self.status.ready.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let silent = |(_, at): &(usize, &Instant)| now.duration_since(**at) >= SILENT_TIME;
+        self.live.iter().enumerate().filter(silent).map(|(shard, _)| shard).collect()
+    }
+
+    /// Whether every shard goes on: if not, the service manager is to start the process anew.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.silent(Instant::now()).is_empty()
     }
 
     /// Free for this user, and in all; 0 where that is not known.

@@ -332,6 +332,7 @@ impl Receiver {
                     && self.streams.borrow_mut().admit(tenant, &stream.pairs, stream.labels).is_some_and(
                         |standing| {
                             standing.is_at(stream.oldest_ns, &self.options.alone);
+                            standing.brings(stream.line_bytes as u64, &self.options.alone);
                             standings.push(standing);
                             true
                         },

@@ -19,6 +19,8 @@ const CONNECTIONS: usize = 4;
 const PUSH_TEXT_BYTES: usize = 1 << 20;
 /// What the stub must take at least, as a multiple of what the product sends.
 const STUB_HEADROOM: f64 = 2.0;
+/// What measuring may cost of the CPU.
+const MEASURING_MAX: f64 = 2.0;
 /// What is promised of one workload, in lines per CPU second.
 const PROMISE: (&str, f64) = ("key-value", 2e6);
 
@@ -71,13 +73,29 @@ fn of_workload(
     let bar = bed.progress(&format!("saturate, {}", workload.name), u64::from(runs));
     let (mut rates, mut limits, mut walls, mut stubs) = (vec![], vec![], vec![], vec![]);
     let (mut peak, mut pushes) = (0, 1.0);
+    let mut costs = Vec::new();
     let lines = corpus.written.lines_in_all() as f64;
-    for _ in 0..runs {
+    for run in 0..runs {
         let limit = limit::encode(&corpus.files)?;
         limits.push(limit.lines as f64 / limit.cpu.as_secs_f64());
         stubs.push(stub_capacity(&corpus, bed)?);
-        let job = Job { setup: |_| {}, via: options.via, loki: options.loki.as_deref() };
-        let once = once(&corpus, dir.path(), bed, &job)?;
+        let job = |measures: bool| {
+            let setup = move |setup: &mut Setup| {
+                if !measures {
+                    setup.metrics_keys.push("latency: false".into());
+                }
+            };
+            let job = Job { setup, via: options.via, loki: options.loki.as_deref() };
+            once(&corpus, dir.path(), bed, &job)
+        };
+        // What the product measures of its latency costs something: beside one that does not, in turn.
+        let (once, blind) = if run % 2 == 0 {
+            let blind = job(false)?;
+            (job(true)?, blind)
+        } else {
+            (job(true)?, job(false)?)
+        };
+        costs.push((once.cpu.as_secs_f64() / blind.cpu.as_secs_f64() - 1.0) * 100.0);
         rates.push(lines / once.cpu.as_secs_f64());
         walls.push(lines / once.wall.as_secs_f64());
         pushes = once.pushes;
@@ -107,6 +125,8 @@ fn of_workload(
             Figure::plain("lines per push", lines / pushes, "lines"),
             Figure::plain("bytes per line", bytes_per_line, "B"),
             Figure::less("peak memory", mib(peak), "MiB").target(Target::AtMost(100.0)),
+            Figure::less("CPU for measuring latency", median(&mut costs), "%")
+                .target(Target::AtMost(MEASURING_MAX)),
             Figure::plain("stub alone, text per CPU second", stub * bytes_per_line / 1e6, "MB/s"),
             // Per second of its CPU to what comes in per second.
             Figure::plain("stub alone, as a multiple of the product", stub / wall, "x")
