@@ -116,7 +116,9 @@ impl Monitor {
         let status = self.status.clone();
         let metrics = &status.metrics;
         let live = metrics.times.collect(now);
-        for (at, _) in self.live.iter_mut().zip(live).filter(|(_, live)| *live) {
+        // Who recovers a log has no sign of life to give.
+        let waits = !status.ready.load(Ordering::Acquire);
+        for (at, _) in self.live.iter_mut().zip(live).filter(|(_, live)| *live || waits) {
             *at = now;
         }
         let process = Process::now().unwrap_or_default();
@@ -266,10 +268,6 @@ impl Monitor {
 
     /// Shards that run and give no sign of life.
     fn silent(&self, now: Instant) -> Vec<usize> {
-        // Who recovers a log has none to give.
-        if !self.status.ready.load(Ordering::Acquire) {
-            return Vec::new();
-        }
         let silent = |(_, at): &(usize, &Instant)| now.duration_since(**at) >= SILENT_TIME;
         self.live.iter().enumerate().filter(silent).map(|(shard, _)| shard).collect()
     }
