@@ -3,11 +3,13 @@
 mod prometheus;
 
 use crate::bed::{Bed, agent, eventually, stop};
+use crate::crash::disks::{Mounted, made};
 use bench::load::Rotation;
 use bench::product::Product;
 use bench::stub::{Away, Fault};
 use prometheus::{Prometheus, health};
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::process::Command;
 
 #[test]
@@ -136,6 +138,8 @@ fn a_prometheus_sees_the_product_and_its_faults() {
     bed.setup.wal = "{ bytes_max: 32MiB, segment_bytes: 1MiB }".into();
     bed.setup.sink_keys.push("dlq: { bytes_max: 64MiB }".into());
     bed.setup.more = vec!["canary: { enabled: true }".into()];
+    // On a disk of its own, where that can be had.
+    let disk = made(Mounted::ext4(&bed.setup.dir.join("disk"), &bed.setup.data_dir(), 128 << 20));
     let mut slow = Bed::new();
     slow.setup.env =
         vec![("LOG_CAPTURER_FAILPOINTS".into(), "write:.wal@20..1000000=300ms".into())];
@@ -207,6 +211,19 @@ fn a_prometheus_sees_the_product_and_its_faults() {
         (status, whole.as_str(), queue.as_str()) == (503, "critical", "critical")
     });
     prometheus.eventually("a full log is seen", || prometheus.fires("WalFull", here));
+
+    // A disk that something else fills.
+    if disk.is_some() {
+        let filler = bed.setup.data_dir().join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while file.write_all(&[7; 1 << 16]).is_ok() {}
+        prometheus
+            .eventually("a full disk is seen", || prometheus.fires("DiskSpaceCritical", here));
+        eventually("a full disk turns its check", &product, || {
+            health(&product, "disk_space").2 == "critical"
+        });
+        std::fs::remove_file(&filler).unwrap();
+    }
 
     // And it passes.
     bed.stub.come_back();
