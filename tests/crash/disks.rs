@@ -266,6 +266,12 @@ fn with_little_memory_and_a_million_label_sets_it_goes_on() {
     let usage = product.usage().expect("it is alive");
     println!("{} MiB at most", usage.rss_peak_bytes / MIB);
     load.heal();
+    // Thousands of new streams go alone, each as a push.
+    let start = Instant::now();
+    while product.metric("log_capturer_wal_unacked_frames").unwrap() > 0.0 {
+        assert!(start.elapsed() < 5 * PATIENCE, "it never drained\n{}", product.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
     stop(product);
     load.assert_nothing_is_lost("memory");
 }
