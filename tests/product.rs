@@ -15,6 +15,7 @@
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`tools`]: the commands for what a data_dir holds;
 //! - [`golden`]: what other versions left on the disk;
+//! - [`api`]: what operators ask, and its document;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies and directories, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one; [`refusals`]: what becomes of what it
@@ -24,6 +25,7 @@ mod bed;
 
 mod abuse;
 mod answers;
+mod api;
 mod clients;
 mod corpora;
 mod crash;

@@ -63,6 +63,10 @@ pub struct Setup {
     pub more_sinks: Vec<String>,
     /// More keys of `server`.
     pub server_keys: Vec<String>,
+    /// More keys of `metrics`.
+    pub metrics_keys: Vec<String>,
+    /// The objective, such as `{ latency: 1s }`; empty: its defaults.
+    pub slo: String,
     pub cores: String,
     pub wal: String,
     pub drain_timeout: String,
@@ -84,6 +88,8 @@ impl Setup {
             sink_keys: Vec::new(),
             more_sinks: Vec::new(),
             server_keys: Vec::new(),
+            metrics_keys: Vec::new(),
+            slo: String::new(),
             cores: "{}".into(),
             wal: "{}".into(),
             drain_timeout: "10s".into(),
@@ -109,11 +115,15 @@ impl Setup {
         let sink_keys: String = self.sink_keys.iter().map(|key| format!("    {key}\n")).collect();
         let more_sinks: String = self.more_sinks.iter().map(|sink| format!("  {sink}\n")).collect();
         let server_keys: String = self.server_keys.iter().map(|key| format!("  {key}\n")).collect();
+        let metrics_keys: String =
+            self.metrics_keys.iter().map(|key| format!("  {key}\n")).collect();
+        // A build that knows no such key takes the rest.
+        let slo = if self.slo.is_empty() { String::new() } else { format!("slo: {}\n", self.slo) };
         format!(
             "version: 1\ndata_dir: {:?}\ndrain_timeout: {}\ncores: {}\nsources:\n  files:\n    \
              - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}{more_sinks}wal: {}\n\
              server:\n  listen: \"127.0.0.1:0\"\n{server_keys}\
-             metrics: {{ listen: \"127.0.0.1:0\" }}\n",
+             metrics:\n  listen: \"127.0.0.1:0\"\n{metrics_keys}{slo}",
             self.data_dir(),
             self.drain_timeout,
             self.cores,
