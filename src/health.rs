@@ -364,7 +364,9 @@ mod tests {
             ("commit_latency", Level::Warning, |of| of.commit_p99_seconds = Some(0.1)),
             ("commit_latency", Level::Degraded, |of| of.commit_p99_seconds = Some(1.0)),
             ("commit_latency", Level::Critical, |of| of.commit_p99_seconds = Some(10.0)),
-            ("dead_letters", Level::Warning, |of| (of.dead, of.dead_added) = (1, 1)),
+            ("dead_letters", Level::Warning, |of| {
+                (of.dead, of.dead_added, of.dead_bytes) = (1, 1, 10);
+            }),
             ("dead_letters", Level::Critical, |of| of.dead = 1),
             ("objective", Level::Healthy, |of| of.burn_rate_5m = 100.0),
             ("objective", Level::Warning, |of| (of.burn_rate_5m, of.burn_rate_1h) = (6.0, 7.0)),
