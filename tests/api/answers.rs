@@ -251,6 +251,8 @@ fn lines_are_answered_as_the_document_says() {
         ("/loki/api/v1/push", "", JSON, &large, 413),
         ("/loki/api/v1/raw", "", "", "x", 400),
         ("/loki/api/v1/raw", "?a.b=1", "", "x", 400),
+        ("/loki/api/v1/raw", "?job=a", "content-encoding: gz\u{ef}p\r\n", "x", 400),
+        ("/loki/api/v1/raw", "?job=a", "content-encoding: br\r\n", "x", 400),
         ("/api/v1/logs", "", JSON, r#"{"message":"x"}"#, 202),
         ("/api/v1/logs", "", JSON, r#"[]"#, 202),
         ("/api/v1/logs", "?ack=memory", JSON, r#"{"message":"x"}"#, 202),
