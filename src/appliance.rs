@@ -144,7 +144,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         egresses.push(start_egress(config, sink, &plan, &links, bell, &stop)?);
     }
     let cpus = (0..count).map(|shard| plan.shards[shard % plan.shards.len()]).collect();
-    let monitor = Monitor::new(options::monitor(config, cpus), status.clone(), egresses.clone());
+    let mut monitor =
+        Monitor::new(options::monitor(config, cpus), status.clone(), egresses.clone());
+    // Whoever asks while the log is recovered finds a report.
+    monitor.look(count);
     let panel = Arc::new(Panel {
         status: status.clone(),
         desk,

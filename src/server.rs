@@ -5,7 +5,7 @@ use crate::panel::Panel;
 use crate::receive::{self, Endpoint, Receiver};
 use glommio::net::TcpListener;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use io::http::{self, Connection, Doorman, Full};
 use perf::exposition::Format;
@@ -78,13 +78,18 @@ fn listener(bound: std::net::TcpListener) -> TcpListener {
 
 fn answer_metrics(status: &Status, request: &Request<Incoming>) -> Response<Full> {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => {
+        (&Method::GET | &Method::HEAD, "/metrics") => {
             let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
             let format = Format::accepted(accept.unwrap_or_default());
             let kind = HeaderValue::from_static(format.content_type());
             receive::respond(StatusCode::OK, kind, status.metrics.encode(format))
         }
-        (_, "/metrics") => receive::respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "expected GET\n"),
+        (_, "/metrics") => {
+            let code = StatusCode::METHOD_NOT_ALLOWED;
+            let mut response = receive::respond(code, TEXT, "expected GET\n");
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+        }
         _ => receive::respond(StatusCode::NOT_FOUND, TEXT, "not found; there is GET /metrics\n"),
     }
 }

@@ -20,7 +20,7 @@ pub const LINES: usize = 500;
 pub const REST: &str = ": \"quoted\", \\ and ü";
 
 /// Where .ci/run puts the libraries.
-fn libraries() -> PathBuf {
+pub fn libraries() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients")
 }
 
@@ -29,14 +29,14 @@ fn script(name: &str) -> PathBuf {
 }
 
 /// Whether a client is here.
-fn has(what: &str, is_here: bool, how: &str) -> bool {
+pub fn has(what: &str, is_here: bool, how: &str) -> bool {
     if !is_here {
         eprintln!("skipped: {what} is missing; install it: {how} (.ci/run does)");
     }
     is_here
 }
 
-fn runs(program: impl AsRef<Path>, args: &[&str]) -> bool {
+pub fn runs(program: impl AsRef<Path>, args: &[&str]) -> bool {
     let output = Command::new(program.as_ref()).args(args).output();
     output.is_ok_and(|output| output.status.success())
 }

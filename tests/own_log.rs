@@ -110,7 +110,7 @@ fn every_line_is_logfmt() {
 #[test]
 fn every_line_is_json_and_so_is_the_last_one() {
     let mut bed = Bed::new();
-    bed.setup.log = "{ format: json }".into();
+    bed.setup.more = vec!["log: { format: json }".into()];
     let lines: Vec<Line> = run(&bed).iter().map(|line| json(line)).collect();
     assert_said(&lines);
     assert!(lines.iter().all(|line| line["ts"].ends_with('Z')));
@@ -126,7 +126,7 @@ fn every_line_is_json_and_so_is_the_last_one() {
 #[test]
 fn text_has_no_colors_but_on_a_terminal() {
     let mut bed = Bed::new();
-    bed.setup.log = "{ format: text }".into();
+    bed.setup.more = vec!["log: { format: text }".into()];
     let lines = run(&bed);
     assert!(lines.iter().any(|line| line.contains(" INFO ready")), "{lines:?}");
     assert!(lines.iter().any(|line| line.contains(" WARN a push failed")), "{lines:?}");
@@ -165,7 +165,7 @@ fn terminal() -> (OwnedFd, OwnedFd) {
 fn the_journal_is_told_the_level_and_no_time() {
     for (format, read) in [("auto", logfmt as fn(&str) -> Line), ("json", json)] {
         let mut bed = Bed::new();
-        bed.setup.log = format!("{{ format: {format} }}");
+        bed.setup.more = vec![format!("log: {{ format: {format} }}")];
         let journal = File::create(bed.setup.dir.join("product.log")).unwrap().metadata().unwrap();
         let stream = format!("{}:{}", journal.dev(), journal.ino());
         bed.setup.env.push(("JOURNAL_STREAM".into(), stream));
@@ -208,7 +208,7 @@ fn the_level_is_the_least_that_is_said() {
         (&[("LOG_CAPTURER_LOG", "no=such=level")][..], &["warn"][..]),
     ] {
         let mut bed = Bed::new();
-        bed.setup.log = "{ level: warn }".into();
+        bed.setup.more = vec!["log: { level: warn }".into()];
         bed.stub.script_fault(Fault::answer(500, "sick\n"), 1);
         bed.append("a.log", "x\n");
         let log = File::create(bed.setup.dir.join("product.log")).unwrap();

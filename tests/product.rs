@@ -17,6 +17,7 @@
 //! - [`golden`]: what other versions left on the disk;
 //! - [`observe`]: what it shows of itself;
 //! - [`own_log`]: what it says of itself;
+//! - [`api`]: what operators ask, and its document;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies and directories, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one; [`refusals`]: what becomes of what it
@@ -26,6 +27,7 @@ mod bed;
 
 mod abuse;
 mod answers;
+mod api;
 mod clients;
 mod corpora;
 mod crash;

@@ -74,8 +74,6 @@ pub struct Setup {
     pub cpus: Vec<usize>,
     /// More of its environment.
     pub env: Vec<(String, String)>,
-    /// The keys of its own log, such as `{ format: json }`; empty: its defaults.
-    pub log: String,
 }
 
 impl Setup {
@@ -97,7 +95,6 @@ impl Setup {
             drain_timeout: "10s".into(),
             cpus: Vec::new(),
             env: Vec::new(),
-            log: String::new(),
         }
     }
 
@@ -121,13 +118,11 @@ impl Setup {
         let metrics_keys: String =
             self.metrics_keys.iter().map(|key| format!("  {key}\n")).collect();
         let more: String = self.more.iter().map(|section| format!("{section}\n")).collect();
-        // A build that knows no such key takes the rest.
-        let log = if self.log.is_empty() { String::new() } else { format!("log: {}\n", self.log) };
         format!(
             "version: 1\ndata_dir: {:?}\ndrain_timeout: {}\ncores: {}\nsources:\n  files:\n    \
              - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}{more_sinks}wal: {}\n\
              server:\n  listen: \"127.0.0.1:0\"\n{server_keys}\
-             metrics:\n  listen: \"127.0.0.1:0\"\n{metrics_keys}{more}{log}",
+             metrics:\n  listen: \"127.0.0.1:0\"\n{metrics_keys}{more}",
             self.data_dir(),
             self.drain_timeout,
             self.cores,

@@ -97,10 +97,16 @@ impl Panel {
 
 fn read_order(path: &str, body: &[u8]) -> Result<(What, Filter), Wrong> {
     let wrong = |text: String| (StatusCode::BAD_REQUEST, text);
-    let order: Order = if body.trim_ascii().is_empty() {
+    let body = body.trim_ascii();
+    let order: Order = if body.is_empty() {
         Order::default()
     } else {
-        serde_json::from_slice(body).map_err(|error| {
+        // Of an array, serde would take its values for the fields: `[]` for an order without a filter.
+        let read = match body[0] {
+            b'{' => serde_json::from_slice(body).map_err(|error| error.to_string()),
+            _ => Err("it is no object".to_owned()),
+        };
+        read.map_err(|error| {
             wrong(format!(
                 "expected {{\"filter\": [\"reason=too_old\"], \"labels\": {{}}, \"restamp\": false}}: \
                  {error}"
@@ -135,6 +141,8 @@ mod tests {
         assert!(matches!(read_order("/dlq/purge", b"{}").unwrap().0, What::Purge));
         for (body, says) in [
             (&b"{"[..], "expected {\"filter\""),
+            (b"[]", "expected {\"filter\""),
+            (b"[[], {}, true]", "expected {\"filter\""),
             (b"{\"fliter\": []}", "fliter"),
             (b"{\"filter\": [\"reason\"]}", "expected"),
             (b"{\"labels\": {\"1a\": \"b\"}}", "label name"),

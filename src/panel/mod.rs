@@ -180,3 +180,59 @@ fn refused((code, error): Wrong) -> Response<Full> {
     });
     respond(code, JSON, format!("{body}\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn document() -> Value {
+        serde_json::from_str(OPENAPI).expect("JSON")
+    }
+
+    #[test]
+    fn the_document_has_exactly_the_endpoints_and_their_methods() {
+        let document = document();
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let paths = document["paths"].as_object().unwrap();
+        let described: BTreeSet<(&str, &str)> = paths
+            .iter()
+            .flat_map(|(path, item)| {
+                let methods = item.as_object().unwrap().keys();
+                methods.map(move |method| (path.as_str(), method.as_str()))
+            })
+            .collect();
+        let panel = ENDPOINTS
+            .map(|(path, endpoint)| (path, if endpoint.changes() { "post" } else { "get" }));
+        let lines = crate::receive::Endpoint::ALL.map(|endpoint| (endpoint.path(), "post"));
+        assert_eq!(described, panel.into_iter().chain(lines).collect());
+    }
+
+    #[test]
+    fn whatever_the_document_refers_to_is_there_and_used() {
+        fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+            match value {
+                Value::Object(object) => {
+                    if let Some(Value::String(to)) = object.get("$ref") {
+                        found.insert(to.strip_prefix('#').expect("within the document"));
+                    }
+                    object.values().for_each(|value| references(value, found));
+                }
+                Value::Array(array) => array.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let document = document();
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        for to in &found {
+            assert!(document.pointer(to).is_some(), "{to}");
+        }
+        for (kind, all) in document["components"].as_object().unwrap() {
+            for name in all.as_object().unwrap().keys() {
+                let to = format!("/components/{kind}/{name}");
+                assert!(found.contains(to.as_str()), "{to} is not used");
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// Shards answer at once, or when their log has room again.
@@ -44,7 +45,11 @@ struct Position {
 impl Query {
     fn read(text: &str) -> Result<Query, Wrong> {
         let mut query = Query { limit: LIMIT, sort: Sort::Lag };
+        let mut names = HashSet::new();
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            if !names.insert(name.clone()) {
+                return Err((StatusCode::BAD_REQUEST, format!("{name}: expected once")));
+            }
             let expected = match (&*name, &*value) {
                 ("sort", "lag") => {
                     query.sort = Sort::Lag;
@@ -146,6 +151,7 @@ mod tests {
             ("limit=many", "limit: expected"),
             ("sort=size", "sort: expected lag or path"),
             ("order=lag", "there is limit and sort"),
+            ("limit=1&sort=lag&limit=1", "limit: expected once"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

@@ -144,6 +144,9 @@ pub fn refused(endpoint: Endpoint, kind: otlp::Kind, error: &Error) -> Response<
     if let Some(after) = after {
         response.headers_mut().insert(header::RETRY_AFTER, after);
     }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
     if error.is_half_read() {
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }

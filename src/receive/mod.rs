@@ -36,6 +36,7 @@ use perf::recorder::Recorder;
 use perf::stage::ShardTime;
 use push::BadPush;
 use shards::rate::Rates;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -147,7 +148,7 @@ impl Receiver {
     ) -> Response<Full> {
         let started = self.times.start();
         // Of a type that OTLP has not, what a person can read.
-        let form = Form::of(endpoint, text_of(request.headers(), header::CONTENT_TYPE));
+        let form = Form::of(endpoint, text_of(request.headers(), header::CONTENT_TYPE).as_deref());
         let kind = if let Ok(Form::Otlp(kind)) = form { kind } else { otlp::Kind::Json };
         let (head, incoming) = request.into_parts();
         let mut incoming = Some(incoming);
@@ -196,7 +197,7 @@ impl Receiver {
         let tenant = self.tenant(&head.headers)?;
         let with_labels = endpoint == Endpoint::Raw;
         let query = lines::Query::read(head.uri.query().unwrap_or_default(), with_labels)?;
-        let encoding = Encoding::of(text_of(&head.headers, header::CONTENT_ENCODING))?;
+        let encoding = Encoding::of(text_of(&head.headers, header::CONTENT_ENCODING).as_deref())?;
         let form = form?;
         let incoming = incoming.take().expect("it is read once");
         let body = self.read(connection, incoming, encoding, form).await?;
@@ -462,6 +463,7 @@ async fn drained(headers: &HeaderMap, rest: Incoming, connection: &Connection) -
     read.await.is_ok()
 }
 
-fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+/// What is no text is another one than those that are known, and not none.
+fn text_of(headers: &HeaderMap, name: header::HeaderName) -> Option<Cow<'_, str>> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
