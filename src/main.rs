@@ -6,6 +6,7 @@ use log_capturer::appliance;
 use log_capturer::dlq::command as dlq;
 use log_capturer::inspect as wal;
 use log_capturer::positions;
+use log_capturer::top;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -55,6 +56,7 @@ enum Command {
     /// How far each source was read: list it, export it, import it.
     #[command(subcommand)]
     Positions(positions::Command),
+    Top(top::Top),
     /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
     Demo {
         /// How long lines are written.
@@ -75,8 +77,7 @@ const EXIT_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         // What these commands are given wrongly is one kind of mistake, wherever it is noticed.
-        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|first| is_offline(&first))
-        {
+        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|first| is_tool(&first)) {
             let _ = error.print();
             std::process::exit(EXIT_CONFIG.into());
         }
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
             let ran = positions::run(&command);
             ended("positions", ran, positions::CommandError::exit_code)
         }
+        Command::Top(top) => ended("top", top::run(&top), top::Wrong::exit_code),
         Command::Demo { seconds, rate, loki } => demo(seconds, rate, loki),
     }
 }
@@ -113,9 +115,9 @@ fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8)
     }
 }
 
-/// The commands for what is in a data_dir.
-fn is_offline(command: &OsStr) -> bool {
-    ["dlq", "wal", "positions"].iter().any(|offline| command == *offline)
+/// The commands for what is in a data_dir, or runs.
+fn is_tool(command: &OsStr) -> bool {
+    ["dlq", "wal", "positions", "top"].iter().any(|tool| command == *tool)
 }
 
 fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> ExitCode) -> ExitCode {

@@ -14,6 +14,7 @@
 //! - [`answers`]: every answer in depth: tenants, bad lines, limits, clocks, dead letters;
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`tools`]: the commands for what a data_dir holds;
+//! - [`top`]: the dashboard, in a terminal;
 //! - [`golden`]: what other versions left on the disk;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies and directories, taken in by the library;
@@ -40,3 +41,4 @@ mod several;
 mod sink;
 mod stops;
 mod tools;
+mod top;

@@ -27,6 +27,7 @@ pub use dlq::{Dlq, Reprocess, WhenFull};
 pub use error::{Errors, Problem};
 pub use offsets::{Offset, offsets};
 pub use secret::{REDACTED, Secret};
+pub use units::{duration_text, parse_duration};
 
 use serde::Serialize;
 use std::collections::BTreeMap;
