@@ -193,13 +193,13 @@ fn once_prints_all_of_it_as_text() {
     let told = || {
         let Output { code, out, errors } = once();
         assert_eq!((code, errors.as_str()), (Some(0), ""), "{out}");
-        out.contains("LAG  SINCE") && out.contains("passes") && out.contains("within 500 ms")
+        ["SINCE", "passes", "source to loki  p99"].iter().all(|what| out.contains(what))
     };
     eventually("it tells of what was sent", &product, told);
     let out = once().out;
     let log = bed.setup.logs();
     let path = log.to_str().unwrap();
-    for what in ["lines/s", "Alarms: 0", "Shards (", "Sinks (1)", "Sources by lag (2 of 2", path] {
+    for what in ["lines/s", "Alarms: ", "Shards (", "Sinks (1)", "Sources by lag (2 of 2", path] {
         assert!(out.contains(what), "{what}:\n{out}");
     }
     assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "{out:?}");

@@ -310,7 +310,7 @@ fn objective(stats: &Stats) -> Vec<Cell> {
     }];
     line.push(format!("{}within {}", share.unwrap_or_default(), time(limit)).into());
     let left = or_dash(slo.error_budget_remaining_ratio, percent);
-    line.push(format!("{left} of the error budget left").into());
+    line.push(format!("error budget left {left}").into());
     line
 }
 
