@@ -62,6 +62,8 @@ pub mod server;
 pub mod sightings;
 pub mod systemd;
 
+pub mod top;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A panic of whoever held it ends the process.

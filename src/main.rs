@@ -8,6 +8,7 @@ use log_capturer::inspect as wal;
 use log_capturer::own_log;
 use log_capturer::positions;
 use log_capturer::state::command as state;
+use log_capturer::top;
 use perf::errors::ErrorKey;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -61,6 +62,7 @@ enum Command {
     /// Which format is written in a data_dir: show it, and have the newest written.
     #[command(subcommand)]
     State(state::Command),
+    Top(top::Top),
     /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
     Demo {
         /// How long lines are written.
@@ -81,8 +83,7 @@ const EXIT_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         // What these commands are given wrongly is one kind of mistake, wherever it is noticed.
-        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|first| is_offline(&first))
-        {
+        if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|first| is_tool(&first)) {
             let _ = error.print();
             std::process::exit(EXIT_CONFIG.into());
         }
@@ -108,6 +109,7 @@ fn main() -> ExitCode {
         Command::State(command) => {
             ended("state", state::run(&command), state::CommandError::exit_code)
         }
+        Command::Top(top) => ended("top", top::run(&top), top::Wrong::exit_code),
         Command::Demo { seconds, rate, loki } => demo(seconds, rate, loki),
     }
 }
@@ -122,9 +124,9 @@ fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8)
     }
 }
 
-/// The commands for what is in a data_dir.
-fn is_offline(command: &OsStr) -> bool {
-    ["dlq", "wal", "positions", "state"].iter().any(|offline| command == *offline)
+/// The commands for what is in a data_dir, or runs.
+fn is_tool(command: &OsStr) -> bool {
+    ["dlq", "wal", "positions", "state", "top"].iter().any(|tool| command == *tool)
 }
 
 fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> ExitCode) -> ExitCode {

@@ -14,6 +14,7 @@
 //! - [`answers`]: every answer in depth: tenants, bad lines, limits, clocks, dead letters;
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`tools`]: the commands for what a data_dir holds;
+//! - [`top`]: the dashboard, in a terminal;
 //! - [`golden`]: what other versions left on the disk;
 //! - [`observe`]: what it shows of itself;
 //! - [`own_log`]: what it says of itself;
@@ -46,3 +47,4 @@ mod several;
 mod sink;
 mod stops;
 mod tools;
+mod top;

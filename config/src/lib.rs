@@ -29,6 +29,7 @@ pub use error::{Errors, Problem};
 pub use log::{Format, Level, Log};
 pub use offsets::{Offset, offsets};
 pub use secret::{REDACTED, Secret};
+pub use units::{duration_text, parse_duration};
 
 use serde::Serialize;
 use std::collections::BTreeMap;
