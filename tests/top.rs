@@ -183,6 +183,35 @@ fn a_terminal_shows_it_obeys_keys_and_is_restored() {
 }
 
 #[test]
+fn where_its_terminal_goes_it_goes() {
+    // Whether it is told or not.
+    for command in ["exec", "trap '' HUP; exec setsid -w -c"] {
+        let Some(terminal) = Terminal::open(100, 30) else { return };
+        terminal.enter(&format!("{command} {BINARY} top --url http://127.0.0.1:1"));
+        terminal
+            .wait("it runs", |screen| screen.contains("no answer") || screen.contains("NO ANSWER"));
+        let pane = terminal.tmux(&["display-message", "-p", "#{pane_tty}"]);
+        let of_pane = |pid: &str| {
+            let tty = fs::read_link(format!("/proc/{pid}/fd/0")).unwrap_or_default();
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == "log-capturer" && tty.to_string_lossy().starts_with(pane.trim())
+        };
+        let pids: Vec<String> = fs::read_dir("/proc")
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()) && of_pane(pid))
+            .collect();
+        assert!(!pids.is_empty(), "it has this terminal");
+        drop(terminal);
+        let start = Instant::now();
+        while pids.iter().any(|pid| of_pane(pid)) {
+            assert!(start.elapsed() < PATIENCE, "it goes on without a terminal: {command}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
 fn once_prints_all_of_it_as_text() {
     let bed = Bed::new();
     let product = bed.start();

@@ -85,6 +85,8 @@ impl Wrong {
 
 /// How long a key waits for what was answered to be drawn, and the other way round.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often it is looked whether the terminal is still there, and how long the end may take.
+const GUARD_INTERVAL: Duration = Duration::from_millis(500);
 /// Of the time, what may go into asking for sources: each of them is looked at by the instance.
 const SOURCES_SHARE: u32 = 20;
 
@@ -197,10 +199,31 @@ fn watch(client: &Client, mut state: State) -> Result<(), Wrong> {
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).map_err(Wrong::Terminal)?;
     }
+    let guarded = stop.clone();
+    std::thread::spawn(move || guard(&guarded));
     let screen = Screen::open().map_err(Wrong::Terminal)?;
     let shown = show(&mut state, &news, &tells, &stop);
     drop(screen);
     shown.map_err(Wrong::Terminal)
+}
+
+/// Ends the process where it does not end by itself: crossterm reads a terminal that is gone again and again,
+/// and does not come back to look at a signal.
+fn guard(stop: &AtomicBool) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdin = std::io::stdin();
+    let interval = Timespec::try_from(GUARD_INTERVAL).expect("a short time");
+    while !stop.load(Ordering::Relaxed) {
+        // That it is gone is told without being asked for.
+        let mut terminal = [PollFd::new(&stdin, PollFlags::empty())];
+        let told = poll(&mut terminal, Some(&interval)).unwrap_or(0);
+        if told > 0 {
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+    std::thread::sleep(GUARD_INTERVAL);
+    Screen::close();
+    std::process::exit(0);
 }
 
 fn show(
