@@ -45,6 +45,8 @@ pub enum RunError {
     /// The operator has to change something: exit 78.
     #[error("{0}")]
     Setup(String),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error("shard {shard}: {source}")]
     Shard { shard: usize, source: ShardError },
     #[error("discovery: {0}")]
@@ -57,6 +59,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             RunError::Setup(_) => 78,
+            RunError::State(error) => error.exit_code(),
             RunError::Shard { source, .. } if source.is_setup() => 78,
             RunError::Shard { .. } | RunError::Discovery(_) => 1,
         }
@@ -144,14 +147,20 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         egresses.push(start_egress(config, sink, &plan, &links, bell, &stop)?);
     }
     let cpus = (0..count).map(|shard| plan.shards[shard % plan.shards.len()]).collect();
-    let mut monitor =
-        Monitor::new(options::monitor(config, cpus), status.clone(), egresses.clone());
+    let mut monitor = Monitor::new(
+        options::monitor(config, cpus),
+        status.clone(),
+        egresses.clone(),
+        desk.clone(),
+    );
     // Whoever asks while the log is recovered finds a report.
     monitor.look(count);
     let panel = Arc::new(Panel {
         status: status.clone(),
         desk,
         egresses,
+        listing: Arc::default(),
+        egress_cpu: plan.egress,
         sightings: links.iter().map(|links| links.sightings.clone()).collect(),
         config: options::shown(config),
     });
@@ -611,9 +620,8 @@ fn lock_data_dir(data_dir: &Path) -> Result<fs::File, RunError> {
 /// Before any shard starts and changes its own log: all of them are of a format that this program reads.
 /// Which one is written.
 fn format(data_dir: &Path) -> Result<FormatVersion, RunError> {
-    let setup = |error: StateError| RunError::Setup(error.to_string());
-    let state = State::read(data_dir).map_err(setup)?;
-    state.check().map_err(setup)?;
+    let state = State::read(data_dir)?;
+    state.check()?;
     let writes = state.settle(data_dir);
     if writes < FormatVersion::NEWEST {
         tracing::info!(

@@ -345,8 +345,6 @@ impl Egress {
             Answer::Broken(error) => (None, error.as_str()),
         };
         self.say_refused(job.entries(), answer);
-        let timed = job.pieces.iter().filter(|piece| piece.frame.since.is_some());
-        self.times.refused(timed.map(|piece| u64::from(piece.frame.entries)).sum());
         track.reject(job, &Because { reason, status, text: text.into() });
     }
 

@@ -8,7 +8,7 @@
 //! | sink_connectivity | a tenant is not served | a sink serves nobody, or lags over a minute | |
 //! | file_descriptors: open, of the limit | 70 % | 85 % | 95 % |
 //! | commit_latency: p99 of the last minute | 100 ms | 1 s | 10 s |
-//! | dead_letters | some were added within 10 minutes; 50 % of their quota | 80 % | 95 %: acks wait soon |
+//! | dead_letters | some were added within 10 minutes; the fullest queue at 50 % | 80 % | 95 %, where it does not drop the oldest: acks wait soon |
 //! | objective: burn rate over 5 m and 1 h | 6 | 14.4 | |
 //!
 //! The whole is as its worst part. A sink that is away is no reason to send clients elsewhere, since their
@@ -45,6 +45,9 @@ pub struct Figures {
     pub dead_added: u64,
     pub dead_bytes: u64,
     pub dead_bytes_max: u64,
+    /// How full the fullest of the queues is that wait where they are, and of those that drop the oldest.
+    pub dead_share: f64,
+    pub dead_share_dropping: f64,
     pub sinks: Vec<SinkFigures>,
     pub burn_rate_5m: f64,
     pub burn_rate_1h: f64,
@@ -265,9 +268,10 @@ fn commits(of: &Figures) -> Check {
 }
 
 fn dead_letters(of: &Figures) -> Check {
-    let ratio = share(of.dead_bytes, of.dead_bytes_max);
-    // What an empty queue takes is no figure.
-    let by_size = if of.dead == 0 { Level::Healthy } else { level(ratio, [0.5, 0.8, 0.95]) };
+    let ratio = rounded(of.dead_share.max(of.dead_share_dropping));
+    // One that drops the oldest holds up nobody.
+    let dropping = level(of.dead_share_dropping, [0.5, 0.8, f64::INFINITY]);
+    let by_size = level(of.dead_share, [0.5, 0.8, 0.95]).max(dropping);
     let by_growth = if of.dead_added > 0 { Level::Warning } else { Level::Healthy };
     check(
         by_size.max(by_growth),
@@ -328,8 +332,6 @@ mod tests {
             free_bytes: 500,
             size_bytes: 1000,
             max_fds: 1000,
-            dead_bytes: 990,
-            dead_bytes_max: 1000,
             sinks: vec![SinkFigures { sink: "loki".into(), tenants: 2, ..Default::default() }],
             shards: ShardFigures { running: 2, expected: 2, silent: Vec::new() },
             ready: true,
@@ -343,7 +345,7 @@ mod tests {
         assert_eq!((health.status, health.alarms()), (Level::Healthy, Vec::new()));
         assert_eq!(health.checks.keys().copied().collect::<Vec<_>>(), CHECKS);
         type Set = fn(&mut Figures);
-        let cases: [(&str, Level, Set); 26] = [
+        let cases: [(&str, Level, Set); 27] = [
             ("queue", Level::Healthy, |of| of.queue_bytes = 749),
             ("queue", Level::Warning, |of| of.queue_bytes = 750),
             ("queue", Level::Degraded, |of| of.queue_bytes = 1000),
@@ -365,9 +367,10 @@ mod tests {
             ("commit_latency", Level::Degraded, |of| of.commit_p99_seconds = Some(1.0)),
             ("commit_latency", Level::Critical, |of| of.commit_p99_seconds = Some(10.0)),
             ("dead_letters", Level::Warning, |of| {
-                (of.dead, of.dead_added, of.dead_bytes) = (1, 1, 10);
+                (of.dead, of.dead_added) = (1, 1);
             }),
-            ("dead_letters", Level::Critical, |of| of.dead = 1),
+            ("dead_letters", Level::Critical, |of| of.dead_share = 0.95),
+            ("dead_letters", Level::Degraded, |of| of.dead_share_dropping = 1.0),
             ("objective", Level::Healthy, |of| of.burn_rate_5m = 100.0),
             ("objective", Level::Warning, |of| (of.burn_rate_5m, of.burn_rate_1h) = (6.0, 7.0)),
             ("objective", Level::Degraded, |of| (of.burn_rate_5m, of.burn_rate_1h) = (99.0, 14.4)),

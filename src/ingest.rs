@@ -349,7 +349,7 @@ impl Shard {
             }
         }
         if self.sweep.take() {
-            self.show_lag(sources);
+            self.show_lag(sources, None);
             for gone in sources.sweep(&self.links.counts) {
                 streams.release(gone.stream);
                 self.wal.forget(&gone.identity);
@@ -361,9 +361,10 @@ impl Shard {
         self.links.counts.files_watched.set(i64_of(sources.len()));
     }
 
-    /// What of the files waits to be read.
-    fn show_lag(&self, sources: &Sources) {
+    /// What of the files waits to be read, and of what was read and has no room since when.
+    fn show_lag(&self, sources: &Sources, noticed: Option<Instant>) {
         let (bytes, since) = sources.waiting();
+        let since = since.into_iter().chain(noticed).min();
         let lag = since.map_or(Duration::ZERO, |since| since.elapsed());
         self.links.counts.lag_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.links.counts.lag_seconds.set(lag.as_secs_f64());
@@ -478,14 +479,19 @@ impl Shard {
         let sealed_at = self.times.passed(ShardTime::Seal, taken_at, lines);
         let mut sealed = Some(sealed);
         let mut full = false;
+        let mut swept = false;
         self.moved
             .until(|| {
                 if self.links.stop.phase() == Phase::Leaving {
                     // Not taken in, its cursors not moved: read again by the next run.
                     return Some(());
                 }
-                // However long this takes, who asks is told.
+                // However long this takes, who asks is told, and who watches.
                 self.links.sightings.tell(|| sources.seen(streams));
+                if self.sweep.take() {
+                    swept = true;
+                    self.show_lag(sources, noticed);
+                }
                 if self.wal.pending_bytes() >= PENDING_BYTES_MAX {
                     return None;
                 }
@@ -507,6 +513,9 @@ impl Shard {
                 }
             })
             .await;
+        if swept {
+            self.sweep.set(true);
+        }
         self.links.counts.wal_full.set(0);
         self.moved.ring();
     }
@@ -605,11 +614,11 @@ impl Shard {
         let (raw_bytes, body_bytes) = (frame.raw_len, frame.body.len());
         let (lines, arrival_ns) = (frame.entries.into(), frame.oldest_arrival_ns);
         let sealed_at = self.times.start();
+        let sealing = perf::clock::unix_ns().saturating_sub(arrival_ns).max(0);
+        let sealing = Duration::from_nanos(sealing.unsigned_abs());
         let appended = self.wal.append(frame);
         match &appended {
             Ok(seq) => {
-                let sealing = perf::clock::unix_ns().saturating_sub(arrival_ns).max(0);
-                let sealing = Duration::from_nanos(sealing.unsigned_abs());
                 self.times.record(ShardTime::Seal, sealing, lines);
                 let at = self.times.passed(ShardTime::Append, sealed_at, lines);
                 let appended = Appended { seq: *seq, at, waited: Duration::ZERO };
@@ -683,6 +692,16 @@ impl Shard {
         }
     }
 
+    /// Once a second, for those who watch.
+    fn show_overdue(&self) {
+        for route in &self.routes {
+            let objective_ns =
+                i64::try_from(route.times.objective().as_nanos()).unwrap_or(i64::MAX);
+            let before_ns = perf::clock::unix_ns().saturating_sub(objective_ns);
+            route.metrics.show_overdue(route.handoff.borrow().overdue_lines(before_ns));
+        }
+    }
+
     /// Tells those who seal streams apart, and those who watch, how far the sinks are.
     fn show_positions(&self, now: Instant) {
         for (sink, route) in self.routes.iter().enumerate() {
@@ -714,6 +733,7 @@ impl Shard {
             let Some(ack) = ack else { break };
             let lines = route.handoff.borrow().lines_of(&ack.seqs);
             route.times.took(SinkTime::Ack, ack.answered, now, lines);
+            route.times.refused(ack.rejected.iter().map(|of| of.part.len() as u64).sum());
             if ack.rejected.is_empty() {
                 settled.extend(ack.seqs);
             } else {
@@ -794,6 +814,7 @@ impl Shard {
         loop {
             glommio::timer::sleep(SWEEP_INTERVAL).await;
             self.sweep.set(true);
+            self.show_overdue();
             self.times.hand_over();
             let busy = perf::clock::thread_cpu();
             let more = busy.as_secs_f64() - self.links.counts.busy_seconds.get();

@@ -410,7 +410,7 @@ impl Letters {
         for (reason, count) in &stats.by_reason {
             *entries.entry(reason.known_name()).or_default() += i64_of(*count);
         }
-        let (bytes, bytes_max) = (i64_of(stats.bytes), i64_of(stats.bytes_max));
+        let (bytes, bytes_max) = (i64_of(stats.bytes), i64_of(stats.usable_bytes_max));
         let before = self.shown.replace(Shown { entries: entries.clone(), bytes, bytes_max });
         before.entries.iter().for_each(|(reason, count)| self.dead.entries(reason, -count));
         entries.iter().for_each(|(reason, count)| self.dead.entries(reason, *count));

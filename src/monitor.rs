@@ -2,6 +2,7 @@
 //! objective and the limits, and leaves a report. Who asks the API gets the last one; nobody who asks
 //! makes a shard stop for it.
 
+use crate::desk::Desk;
 use crate::egress::Egress;
 use crate::health::{Figures, Health, Level, ShardFigures, SinkFigures};
 use crate::lock;
@@ -24,6 +25,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     pub objective: Objective,
     pub sinks: Vec<String>,
+    /// Those whose dead-letter queues drop the oldest.
+    pub dropping: Vec<String>,
     /// Of each shard.
     pub cpus: Vec<usize>,
 }
@@ -51,6 +54,7 @@ pub struct Monitor {
     options: Options,
     status: Arc<Status>,
     egresses: Vec<Arc<Egress>>,
+    desk: Arc<Desk>,
     history: History,
     /// One a second.
     samples: VecDeque<Sample>,
@@ -87,7 +91,12 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Monitor {
     #[must_use]
-    pub fn new(options: Options, status: Arc<Status>, egresses: Vec<Arc<Egress>>) -> Monitor {
+    pub fn new(
+        options: Options,
+        status: Arc<Status>,
+        egresses: Vec<Arc<Egress>>,
+        desk: Arc<Desk>,
+    ) -> Monitor {
         let now = Instant::now();
         let whole = &status.metrics.whole;
         whole.slo_seconds.set(options.objective.latency.as_secs_f64());
@@ -107,6 +116,7 @@ impl Monitor {
             options,
             status,
             egresses,
+            desk,
         }
     }
 
@@ -124,7 +134,7 @@ impl Monitor {
         let process = Process::now().unwrap_or_default();
         self.sample(now, metrics, &process);
         let sinks = self.sinks(metrics);
-        let windows = self.objective(now, metrics, &sinks);
+        let windows = self.objective(now, metrics);
         let figures = self.figures(now, running, metrics, &process, sinks, &windows);
         let health = Health::judge(&figures);
         for (name, check) in &health.checks {
@@ -193,17 +203,16 @@ impl Monitor {
         self.egresses.iter().enumerate().map(figures).collect()
     }
 
-    fn objective(&mut self, now: Instant, metrics: &Metrics, sinks: &[SinkFigures]) -> [Window; 4] {
+    fn objective(&mut self, now: Instant, metrics: &Metrics) -> [Window; 4] {
         let mut lines = Lines::default();
-        for sink in 0..sinks.len() {
+        for sink in 0..self.egresses.len() {
             let (acked, late) = metrics.times.sink(sink).acked();
             lines.acked += acked;
             lines.late += late;
         }
-        let limit = self.options.objective.latency.as_secs_f64();
-        let overdue = sinks.iter().zip(&metrics.sinks).filter(|(sink, _)| sink.lag_seconds > limit);
-        let overdue: i64 = overdue.map(|(_, counts)| counts.unacked_lines.get()).sum();
-        self.history.tick(now, lines, u64::try_from(overdue).unwrap_or(0));
+        let routes = metrics.routes.iter().flatten();
+        let overdue = routes.map(perf::metrics::Route::overdue_lines).sum();
+        self.history.tick(now, lines, overdue);
         let whole = &metrics.whole;
         whole.slo_lines.inc_by(lines.acked.saturating_sub(whole.slo_lines.get()));
         whole.slo_lines_late.inc_by(lines.late.saturating_sub(whole.slo_lines_late.get()));
@@ -253,6 +262,8 @@ impl Monitor {
             dead_added: stored.saturating_sub(self.dead.front().copied().unwrap_or(0)),
             dead_bytes: of_sinks(|sink| sink.dlq_bytes.get()),
             dead_bytes_max: of_sinks(|sink| sink.dlq_bytes_max.get()),
+            dead_share: self.dead_share(false),
+            dead_share_dropping: self.dead_share(true),
             sinks,
             burn_rate_5m: windows[0].burn_rate,
             burn_rate_1h: windows[1].burn_rate,
@@ -264,6 +275,15 @@ impl Monitor {
             ready: self.status.ready.load(Ordering::Acquire),
             stopping: self.status.stopping.load(Ordering::Acquire),
         }
+    }
+
+    /// How full the fullest dead-letter queue is, of those that drop the oldest or of the others.
+    fn dead_share(&self, dropping: bool) -> f64 {
+        let slots = self.desk.slots().iter();
+        let slots = slots.filter(|slot| self.options.dropping.contains(&slot.sink) == dropping);
+        // What an empty one takes is no figure.
+        let stats = slots.filter_map(|slot| slot.stats()).filter(|stats| stats.entries > 0);
+        stats.map(|stats| stats.bytes as f64 / stats.usable_bytes_max as f64).fold(0.0, f64::max)
     }
 
     /// Shards that run and give no sign of life.

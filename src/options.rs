@@ -324,6 +324,14 @@ pub fn monitor(config: &Config, cpus: Vec<usize>) -> monitor::Options {
             lines_per_second: config.slo.lines_per_second as f64,
         },
         sinks: config.sinks.iter().map(|sink| sink.name.clone()).collect(),
+        dropping: config
+            .sinks
+            .iter()
+            .filter(|Sink { kind: SinkKind::Loki(loki), .. }| {
+                loki.dlq.when_full == WhenFull::DropOldest
+            })
+            .map(|sink| sink.name.clone())
+            .collect(),
         cpus,
     }
 }

@@ -15,7 +15,7 @@ use prometheus::{
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Sizes of groups of frames: 4 KiB to 8 MiB.
 const BUCKETS_BYTES: [f64; 12] = [
@@ -195,7 +195,7 @@ metrics! {
         dlq_bytes: gauge "log_capturer_dlq_bytes"
             "Disk space that they take, preallocation included.",
         dlq_bytes_max: gauge "log_capturer_dlq_bytes_max"
-            "Their quota, of all shards.",
+            "What entries may take of their quota, of all shards.",
         dlq_dropped: counter "log_capturer_dlq_dropped_total"
             "Entries that were dropped from full dead-letter queues to make room (when_full: drop_oldest): lost.",
         dlq_replayed: counter "log_capturer_dlq_replayed_frames_total"
@@ -226,9 +226,20 @@ pub struct Route {
     /// Unix time in nanoseconds since when something is not acked; 0: everything is.
     behind_since_ns: Arc<AtomicI64>,
     unacked_lines: Arc<AtomicI64>,
+    overdue_lines: Arc<AtomicU64>,
 }
 
 impl Route {
+    /// Lines that wait for their ack for longer than the objective has it.
+    pub fn show_overdue(&self, lines: u64) {
+        self.overdue_lines.store(lines, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn overdue_lines(&self) -> u64 {
+        self.overdue_lines.load(Ordering::Relaxed)
+    }
+
     pub fn show(&self, behind_since_ns: i64, unacked_lines: i64) {
         self.behind_since_ns.store(behind_since_ns, Ordering::Relaxed);
         self.unacked_lines.store(unacked_lines, Ordering::Relaxed);
@@ -423,6 +434,7 @@ impl Metrics {
                     gauges: RouteGauges::new(&mut families, &[("shard", shard), ("sink", sink)]),
                     behind_since_ns: Arc::default(),
                     unacked_lines: Arc::default(),
+                    overdue_lines: Arc::default(),
                 };
                 sinks.iter().map(route).collect()
             })

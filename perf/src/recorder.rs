@@ -86,6 +86,12 @@ impl SinkRecorder {
         self.measures.then(Instant::now)
     }
 
+    /// How long a line may take.
+    #[must_use]
+    pub fn objective(&self) -> Duration {
+        self.objective
+    }
+
     pub fn took(&self, time: SinkTime, since: Since, until: Since, lines: u64) {
         if let (Some(since), Some(until)) = (since, until) {
             self.record([(time, until.saturating_duration_since(since), lines)]);

@@ -234,6 +234,8 @@ pub struct Stats {
     /// On the disk, segments as a whole.
     pub bytes: u64,
     pub bytes_max: u64,
+    /// Of that, what entries may take: the rest is for settling.
+    pub usable_bytes_max: u64,
     pub by_reason: BTreeMap<Reason, u64>,
     /// When the oldest was refused first, Unix time in nanoseconds.
     pub oldest_ns: Option<i64>,

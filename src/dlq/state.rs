@@ -176,6 +176,7 @@ impl<D: Disk + Clone> State<D> {
         Stats {
             bytes: self.wal.as_ref().map_or(0, Wal::disk_bytes),
             bytes_max: self.options.bytes_max,
+            usable_bytes_max: self.options.bytes_max - self.reserve(),
             dropped: self.dropped,
             damaged_frames: self.damaged_frames,
             ..self.index.stats(self.options.backoff.attempts_max)

@@ -314,8 +314,8 @@ pub struct Handoff<D: Disk> {
     looked_at: Option<Instant>,
     /// Up to here an earlier run left frames.
     durable_before: Seq,
-    /// Of this run's frames.
-    unacked_lines: u64,
+    /// Of this run's frames, by tenant.
+    unacked: HashMap<Arc<str>, u64>,
 }
 
 /// After so long without an ack a tenant stands still, and those that were not met since the start are
@@ -364,7 +364,7 @@ impl<D: Disk> Handoff<D> {
             acked_at: None,
             looked_at: None,
             durable_before: durable,
-            unacked_lines: 0,
+            unacked: HashMap::new(),
         }
     }
 
@@ -373,7 +373,7 @@ impl<D: Disk> Handoff<D> {
         self.collect(frames.iter().any(|fresh| fresh.sourced), now);
         for Fresh { frame, place, .. } in frames {
             let before = self.place.replace(*place);
-            self.unacked_lines += u64::from(frame.entries);
+            *self.unacked.entry(frame.tenant.clone()).or_default() += u64::from(frame.entries);
             if self.unmet.is_some() || self.behind.contains_key(&frame.tenant) {
                 continue;
             }
@@ -584,8 +584,13 @@ impl<D: Disk> Handoff<D> {
         for seq in seqs {
             let Out { tenant, charge, lines, .. } =
                 self.out.remove(seq).expect("acked once, and it went over");
-            if *seq > self.durable_before {
-                self.unacked_lines -= u64::from(lines);
+            if *seq > self.durable_before
+                && let Some(unacked) = self.unacked.get_mut(&tenant)
+            {
+                *unacked = unacked.saturating_sub(u64::from(lines));
+                if *unacked == 0 {
+                    self.unacked.remove(&tenant);
+                }
             }
             self.out_bytes -= charge;
             let left = self.tenants.get_mut(&tenant).expect("it has something out");
@@ -603,6 +608,10 @@ impl<D: Disk> Handoff<D> {
         }
         self.acked_at = Some(now);
         self.moved = true;
+        if self.is_done() {
+            // Frames that could not be read back are never acked.
+            self.unacked.clear();
+        }
     }
 
     /// Frames up to `seq` are not all acked, for one tenant or another.
@@ -699,7 +708,17 @@ impl<D: Disk> Handoff<D> {
     /// Lines of this run that are durable and not acked.
     #[must_use]
     pub fn unacked_lines(&self) -> u64 {
-        self.unacked_lines
+        self.unacked.values().sum()
+    }
+
+    /// Of those, the lines of tenants of which something arrived before this and is not acked.
+    #[must_use]
+    pub fn overdue_lines(&self, arrived_before_ns: i64) -> u64 {
+        let out = self.out.values().map(|out| (&out.tenant, out.arrival_ns));
+        let behind = self.behind.iter().map(|(tenant, at)| (tenant, at.arrival_ns));
+        let late = out.chain(behind).filter(|(_, arrival_ns)| *arrival_ns < arrived_before_ns);
+        let late: HashSet<&Arc<str>> = late.map(|(tenant, _)| tenant).collect();
+        late.into_iter().filter_map(|tenant| self.unacked.get(tenant)).sum()
     }
 
     /// How many lines these frames hold, which are out.

@@ -30,8 +30,15 @@ use tracing_subscriber::{EnvFilter, Registry};
 /// Overrides the level of the configuration.
 const FILTER_VARIABLE: &str = "LOG_CAPTURER_LOG";
 
-/// Each is a loss of its own, of which every one is to be known; there are no more than segments.
-const ALWAYS_SAID: [ErrorKey; 2] = [ErrorKey::WalGap, ErrorKey::WalDamaged];
+/// Each is a loss of its own, of which every one is to be known; there are no more than segments, frames or
+/// files.
+const ALWAYS_SAID: [ErrorKey; 5] = [
+    ErrorKey::WalGap,
+    ErrorKey::WalDamaged,
+    ErrorKey::FileLost,
+    ErrorKey::DlqDamaged,
+    ErrorKey::DlqUnreadable,
+];
 
 static OWN_LOG: OnceLock<Arc<OwnLog>> = OnceLock::new();
 

@@ -13,6 +13,8 @@
 mod dlq;
 mod positions;
 
+pub use positions::Listing;
+
 use crate::desk::Desk;
 use crate::egress::Egress;
 use crate::health::Level;
@@ -34,6 +36,9 @@ pub struct Panel {
     pub egresses: Vec<Arc<Egress>>,
     /// Of each shard.
     pub sightings: Vec<Arc<Sightings>>,
+    pub listing: Arc<Listing>,
+    /// Where what is not for a shard's CPU is done.
+    pub egress_cpu: usize,
     /// In force, without its secrets.
     pub config: Value,
 }

@@ -1,6 +1,7 @@
 //! How far each file is read, and how much of it is not.
 
 use super::{Panel, Wrong};
+use crate::lock;
 use crate::sightings::Sighting;
 use hyper::StatusCode;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -8,11 +9,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Shards answer at once, or when their log has room again.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Who asks again so soon gets what is known.
+const FRESH_TIME: Duration = Duration::from_secs(1);
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 100_000;
 
@@ -77,44 +81,114 @@ impl Query {
     }
 }
 
+/// What was seen last. All who ask within a second get the same, so that shards are not asked at the pace of
+/// whoever asks.
+#[derive(Default)]
+pub struct Listing {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    at: Option<Instant>,
+    all: Arc<Found>,
+    /// Somebody is looking.
+    busy: bool,
+}
+
+#[derive(Default)]
+struct Found {
+    /// By path.
+    all: Vec<Position>,
+    /// Where those are there that lag most, in that order.
+    by_lag: Vec<usize>,
+}
+
+/// Whoever looks; what is dropped before it has looked makes way for the next.
+struct Looker(Arc<Listing>);
+
+impl Drop for Looker {
+    fn drop(&mut self) {
+        lock(&self.0.seen).busy = false;
+    }
+}
+
 impl Panel {
     pub(super) async fn positions(&self, query: &str) -> Result<Value, Wrong> {
         let query = Query::read(query)?;
-        let asked: Vec<u64> = self.sightings.iter().map(|shard| shard.ask()).collect();
         let deadline = Instant::now() + ANSWER_TIME_MAX;
+        loop {
+            let looker = {
+                let mut seen = lock(&self.listing.seen);
+                if seen.at.is_some_and(|at| at.elapsed() < FRESH_TIME) {
+                    let found = seen.all.clone();
+                    drop(seen);
+                    return Ok(found.listed(&query));
+                }
+                let free = !std::mem::replace(&mut seen.busy, true);
+                free.then(|| Looker(self.listing.clone()))
+            };
+            if let Some(looker) = looker {
+                self.look(looker, deadline).await?;
+            }
+            in_time(deadline)?;
+            glommio::timer::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn look(&self, looker: Looker, deadline: Instant) -> Result<(), Wrong> {
+        let asked: Vec<u64> = self.sightings.iter().map(|shard| shard.ask()).collect();
         let mut seen = Vec::new();
         for (shard, asked) in self.sightings.iter().zip(asked) {
             seen.push(loop {
                 if let Some(seen) = shard.answer(asked) {
                     break seen;
                 }
-                if Instant::now() >= deadline {
-                    let text = "a shard takes too long; try again later";
-                    return Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()));
-                }
+                in_time(deadline)?;
                 glommio::timer::sleep(LOOK_INTERVAL).await;
             });
         }
-        // There may be many, and each is looked at: that is not for a shard's thread.
-        let listed = glommio::executor().spawn_blocking(move || {
-            let of = |(shard, seen): (usize, std::sync::Arc<Vec<Sighting>>)| {
+        // There may be many, and one may be on a disk that does not answer: that is for no thread of a shard,
+        // nor for its CPU.
+        let cpu = self.egress_cpu;
+        let look = move || {
+            let _ = shards::topology::pin(cpu);
+            let of = |(shard, seen): (usize, Arc<Vec<Sighting>>)| {
                 seen.iter().map(|seen| position(shard, seen)).collect::<Vec<_>>()
             };
-            let all: Vec<Position> = seen.into_iter().enumerate().flat_map(of).collect();
-            listed(all, &query)
-        });
-        Ok(listed.await)
+            let found = Found::of(seen.into_iter().enumerate().flat_map(of).collect());
+            let mut seen = lock(&looker.0.seen);
+            (seen.at, seen.all) = (Some(Instant::now()), Arc::new(found));
+        };
+        let started = std::thread::Builder::new().name("positions".into()).spawn(look);
+        started.map(drop).map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
     }
 }
 
-fn listed(mut all: Vec<Position>, query: &Query) -> Value {
-    let (total, lag_bytes) = (all.len(), all.iter().map(|one| one.lag_bytes).sum::<u64>());
-    all.sort_by(|a, b| a.path.cmp(&b.path));
-    if query.sort == Sort::Lag {
-        all.sort_by_key(|one| Reverse(one.lag_bytes));
+fn in_time(deadline: Instant) -> Result<(), Wrong> {
+    if Instant::now() < deadline {
+        return Ok(());
     }
-    all.truncate(query.limit);
-    json!({ "positions": all, "total": total, "lag_bytes": lag_bytes })
+    let text = "a shard or a disk takes too long; try again later";
+    Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
+}
+
+impl Found {
+    fn of(mut all: Vec<Position>) -> Found {
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut by_lag: Vec<usize> = (0..all.len()).collect();
+        by_lag.sort_by_key(|at| Reverse(all[*at].lag_bytes));
+        Found { all, by_lag }
+    }
+
+    fn listed(&self, query: &Query) -> Value {
+        let first = match query.sort {
+            Sort::Path => self.all.iter().take(query.limit).collect::<Vec<_>>(),
+            Sort::Lag => self.by_lag.iter().take(query.limit).map(|at| &self.all[*at]).collect(),
+        };
+        let lag_bytes: u64 = self.all.iter().map(|one| one.lag_bytes).sum();
+        json!({ "positions": first, "total": self.all.len(), "lag_bytes": lag_bytes })
+    }
 }
 
 fn position(shard: usize, seen: &Sighting) -> Position {
