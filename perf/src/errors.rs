@@ -81,6 +81,8 @@ reasons! {
     NotifyFailed "notify_failed",
     /// LOG_CAPTURER_LOG is not understood.
     LogFilter "log_filter",
+    /// `data_dir/format` cannot be written.
+    FormatUnnoted "format_unnoted",
     /// GET /health says worse than before.
     HealthWorse "health_worse",
     /// The end was not waited for.

@@ -12,6 +12,7 @@ use io::disk::DiskError;
 use io::format::{FORMAT_VERSION, FormatError, FormatVersion, TMP_SUFFIX, Versions};
 use io::plain::{PlainDisk, run};
 use io::wal::survey;
+use perf::errors::ErrorKey;
 use std::fs::{self, File};
 use std::io::{Error, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -140,7 +141,10 @@ impl State {
             && self.unreadable.is_empty()
             && let Err(error) = say(data_dir, writes)
         {
-            tracing::warn!(%error, "which format is written cannot be noted; the files say it");
+            tracing::warn!(
+                error_key = ErrorKey::FormatUnnoted.name(), %error,
+                "which format is written cannot be noted; the files say it"
+            );
         }
         writes
     }

@@ -72,7 +72,7 @@ fn no_secret_is_in_any_answer_or_in_the_log() {
         places.push((format!("/metrics as {accept}"), text));
     }
     let log = product.log();
-    assert!(log.contains("DEBUG"), "{log}");
+    assert!(log.contains("level=debug"), "{log}");
     places.push(("the log".into(), log));
     for (place, text) in places {
         assert!(!text.is_empty(), "{place}");

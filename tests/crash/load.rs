@@ -106,7 +106,8 @@ impl Load {
                 break;
             }
             let log = self.bed.product_log();
-            assert!(start.elapsed() < PATIENCE, "{case}: {lost} lines are lost\n{log}");
+            // What is refused is found by halves: many pushes, on a busy machine.
+            assert!(start.elapsed() < 5 * PATIENCE, "{case}: {lost} lines are lost\n{log}");
             std::thread::sleep(Duration::from_millis(100));
         }
         stop(product);
