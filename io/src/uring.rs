@@ -7,6 +7,7 @@ use crate::disk::{Disk, DiskError, Entry, OPEN_DIRECT, PARENTS_SYNCED};
 use crate::failpoint;
 use crate::format::{BLOCK_BYTES, TMP_SUFFIX, parse_segment_name};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub struct UringDisk {
 pub struct UringFile {
     file: DmaFile,
     path: PathBuf,
+    /// Blocks from here on were not written before.
+    fresh_from: Cell<u64>,
 }
 
 /// A DMA buffer that knows how much of it is meant.
@@ -141,7 +144,7 @@ impl Disk for UringDisk {
             .await
         };
         match renamed {
-            Ok(()) => Ok(UringFile { file, path }),
+            Ok(()) => Ok(UringFile { file, path, fresh_from: Cell::new(BLOCK_BYTES as u64) }),
             Err(error) => {
                 let _ = file.close().await;
                 Err(error)
@@ -154,7 +157,7 @@ impl Disk for UringDisk {
         step("open", &path)?;
         let file = DmaFile::open(&path).await.map_err(|e| ring_error("open", &path, e))?;
         file.fdatasync().await.map_err(|e| ring_error("sync", &path, e))?;
-        Ok(UringFile { file, path })
+        Ok(UringFile { file, path, fresh_from: Cell::new(0) })
     }
 
     async fn read(&self, file: &UringFile, at: u64, bytes: usize) -> Result<Vec<u8>, DiskError> {
@@ -169,7 +172,12 @@ impl Disk for UringDisk {
 
     async fn write(&self, file: &UringFile, at: u64, buffer: UringBuffer) -> Result<(), DiskError> {
         step("write", &file.path)?;
+        let end = at + buffer.len() as u64;
         write_all(&file.file, &file.path, at, buffer).await?;
+        if end > file.fresh_from.get() {
+            look_at_journal(file).await?;
+            file.fresh_from.set(end);
+        }
         step("write.done", &file.path)
     }
 
@@ -210,7 +218,7 @@ impl Disk for UringDisk {
     }
 
     async fn close(&self, file: UringFile) -> Result<(), DiskError> {
-        let UringFile { file, path } = file;
+        let UringFile { file, path, .. } = file;
         step("close", &path)?;
         file.close().await.map_err(|e| ring_error("close", &path, e))
     }
@@ -261,6 +269,14 @@ async fn write_all(
         return Err(error("write", path, short));
     }
     Ok(())
+}
+
+/// Behind the first write to blocks: that they are the file's stands in the file system's journal. ext4 may
+/// answer the sync of such a write with success though it gave up its journal meanwhile (jbd2, where another sync
+/// ended the same transaction); whoever begins a transaction is told. To allocate what is allocated begins one.
+async fn look_at_journal(file: &UringFile) -> Result<(), DiskError> {
+    let looked = file.file.pre_allocate(BLOCK_BYTES as u64, true).await;
+    looked.map_err(|e| ring_error("write", &file.path, e))
 }
 
 fn keep_room(dir: &Path, bytes: u64, kept_bytes: u64) -> Result<(), DiskError> {
