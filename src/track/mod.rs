@@ -251,10 +251,19 @@ pub struct Track {
     last: u64,
     /// A smaller push than allowed, which the sink takes.
     learned: Option<(usize, Instant)>,
-    /// How many pushes of several pieces failed, one after the other, while smaller ones passed.
-    oversize: u32,
-    oversize_bytes: usize,
-    oversize_passes: u64,
+    oversize: Oversize,
+}
+
+/// Pushes of several pieces that failed, one after the other, while smaller ones passed.
+#[derive(Debug, Default)]
+struct Oversize {
+    times: u32,
+    /// The smallest of them.
+    bytes: usize,
+    /// The largest that passed meanwhile.
+    passed: usize,
+    /// What of their tenant had passed when the last one failed.
+    passes: u64,
 }
 
 /// So many times of that, and pushes are made smaller.
@@ -568,9 +577,10 @@ impl Track {
         if !seqs.is_empty() {
             self.acks.push(Ack { seqs, ..Ack::default() });
         }
-        if bytes >= self.oversize_bytes / 4 * 3 {
-            self.oversize = 0;
+        if bytes >= self.oversize.bytes {
+            self.oversize = Oversize::default();
         }
+        self.oversize.passed = self.oversize.passed.max(bytes);
         if job.queue != MIXED {
             self.remembered.insert(job.queue);
         }
@@ -646,13 +656,19 @@ impl Track {
 
     /// Some of Loki's limits answer like an overload, and a smaller push passes.
     fn failed_with_many(&mut self, job: &Job, passes: u64, now: Instant) {
-        let smaller_passed = passes > self.oversize_passes;
-        self.oversize = if smaller_passed { self.oversize + 1 } else { self.oversize.max(1) };
-        self.oversize_passes = passes;
-        self.oversize_bytes = job.raw_bytes();
-        if self.oversize > OVERSIZE_MAX {
-            self.oversize = 0;
-            self.learned = Some(((job.raw_bytes() / 2).max(LARGE_BYTES), now));
+        let bytes = job.raw_bytes();
+        let Oversize { times, .. } = self.oversize;
+        self.oversize = if times == 0 {
+            Oversize { times: 1, bytes, passed: 0, passes }
+        } else {
+            let smaller_passed = u32::from(passes > self.oversize.passes);
+            let bytes = bytes.min(self.oversize.bytes);
+            Oversize { times: times + smaller_passed, bytes, passes, ..self.oversize }
+        };
+        let Oversize { times, bytes, passed, .. } = self.oversize;
+        if times > OVERSIZE_MAX {
+            self.learned = Some((passed.max(bytes / 2).max(LARGE_BYTES), now));
+            self.oversize = Oversize::default();
         }
     }
 

@@ -372,6 +372,35 @@ fn a_size_that_passes_is_learned() {
     assert!(track.learned.is_some_and(|(bytes, _)| bytes <= 200 << 10));
 }
 
+/// What passes may be nearly as large as what does not.
+#[test]
+fn a_size_just_below_is_learned() {
+    let line = "x".repeat(1000);
+    let mut track = Track::default();
+    let mut at = 0;
+    for seq in 1..=200_u64 {
+        // One piece of 96 KB passes by itself; with the one of 24 KB behind it, it is too much.
+        let lines = if seq % 2 == 1 { 48 } else { 12 };
+        let entries: Vec<_> = (0..lines).map(|n| (0, at + n, line.clone())).collect();
+        at += lines;
+        track.take_in(frame(seq, &entries, None));
+    }
+    let usual = Terms { bytes_max: 340 << 10, ..terms() };
+    let (mut passes, mut failed, mut fails) = (0, 0, false);
+    while let Some(job) = track.next(Terms { probe: fails, ..usual }) {
+        fails = job.raw_bytes() > 100 << 10;
+        if fails {
+            failed += 1;
+            track.again(job, None, passes, usual.now);
+        } else {
+            passes += 1;
+            track.accepted(job, usual.now);
+        }
+    }
+    assert!(failed <= 12, "{failed} failed, {passes} passed");
+    assert!(track.learned.is_some_and(|(bytes, _)| (96_000..100 << 10).contains(&bytes)));
+}
+
 #[test]
 fn streams_that_the_sink_may_have_forgotten_go_alone_once() {
     let mut track = Track::default();
