@@ -22,7 +22,7 @@ pub enum What {
 }
 
 /// What a queue is asked for, and where it answers with a number of entries.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Order {
     pub what: What,
     pub filter: Filter,
@@ -34,6 +34,14 @@ type Answer = Arc<Mutex<Option<Result<u64, String>>>>;
 impl Order {
     pub fn answer(&self, answer: Result<u64, String>) {
         *lock(&self.answer) = Some(answer);
+    }
+}
+
+/// Whoever waits for an answer gets one.
+impl Drop for Order {
+    fn drop(&mut self) {
+        let unanswered = || Err("it was closed before all of that was done; ask again".to_owned());
+        lock(&self.answer).get_or_insert_with(unanswered);
     }
 }
 

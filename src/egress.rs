@@ -57,6 +57,8 @@ pub struct Egress {
     times: Arc<SinkRecorder>,
     /// Where the next search begins, so that all lanes have their turn.
     turn: AtomicUsize,
+    /// Those that run.
+    senders: AtomicUsize,
     /// How far the sink's clock is ahead of ours.
     ahead_ns: AtomicI64,
     /// Entries that were refused since that was said last, and when it was.
@@ -123,14 +125,23 @@ impl Egress {
             counts,
             times,
             turn: AtomicUsize::new(0),
+            senders: AtomicUsize::new(0),
             ahead_ns: AtomicI64::new(0),
             refused: AtomicU64::new(0),
             refused_said_ns: AtomicI64::new(0),
         }
     }
 
-    /// One sender, until the process leaves.
+    /// One sender, until there is no more to do. It ends with an answer to all that it sent.
     pub fn run(&self) {
+        self.senders.fetch_add(1, Ordering::AcqRel);
+        self.send();
+        if self.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.lanes.iter().for_each(|(lane, _)| lane.end());
+        }
+    }
+
+    fn send(&self) {
         while let Some(claim) = self.claim() {
             let push = Push::of(self.tenant(&claim.tenant), &claim.job);
             self.counts.in_flight.inc();
@@ -149,7 +160,7 @@ impl Egress {
     /// The next push. Waits for one; `None` when it is time to go.
     fn claim(&self) -> Option<Claim> {
         loop {
-            if self.stop.phase() == Phase::Leaving {
+            if matches!(self.stop.phase(), Phase::Yielding | Phase::Leaving) {
                 return None;
             }
             let now = Moment::now();

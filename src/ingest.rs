@@ -96,6 +96,13 @@ pub struct SinkLinks {
     pub times: Arc<SinkRecorder>,
 }
 
+impl SinkLinks {
+    /// Nothing comes back any more.
+    fn are_ended(&self) -> bool {
+        self.lane.is_ended() && self.replays.is_ended()
+    }
+}
+
 /// What a shard shares with other threads: rings and bells.
 #[derive(Clone)]
 pub struct Links {
@@ -125,6 +132,8 @@ const ALONE_CHUNK_BYTES: usize = 512 << 10;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a full disk is tried again.
 const FULL_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it is looked whether requests under way were answered.
+const GUESTS_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Since when there is something in the batch.
 #[derive(Default)]
@@ -315,6 +324,13 @@ impl Shard {
             }
         }
         self.seal_and_append(&mut batch, &mut begun, &mut sources, &streams, apart).await;
+        if self.links.stop.phase() == Phase::Yielding {
+            self.intake.yields();
+        }
+        // Requests under way are answered, those that come wait for who comes next.
+        while self.links.stop.phase() == Phase::Yielding && self.intake.has_guests() {
+            glommio::timer::sleep(GUESTS_INTERVAL).await;
+        }
         self.intake.close();
         self.sealed.set(true);
         self.moved.ring();
@@ -640,7 +656,12 @@ impl Shard {
     async fn deliver(self: Rc<Self>) -> Result<(), WalError> {
         let mut checkpoint_at = Instant::now();
         loop {
-            let draining = self.links.stop.phase() != Phase::Running;
+            let phase = self.links.stop.phase();
+            let draining = phase != Phase::Running;
+            // Asked before the last acks are taken.
+            let yielded = phase == Phase::Yielding
+                && self.settled.get()
+                && self.links.sinks.iter().all(SinkLinks::are_ended);
             let mut more = false;
             for (sink, route) in self.routes.iter().enumerate() {
                 self.take_acks(sink, route).await;
@@ -665,14 +686,14 @@ impl Shard {
                 more |= self.read_back(route, now).await?;
             }
             self.show_positions(now);
-            if more {
+            if more && !yielded {
                 continue;
             }
             let ladder = self.wal.ladder();
             let unacked = ladder.durable.0.0 - ladder.acked.0.0;
             self.links.counts.wal_unacked_frames.set(i64::try_from(unacked).unwrap_or(i64::MAX));
             self.links.counts.wal_bytes.set(i64::try_from(self.wal.disk_bytes()).unwrap_or(0));
-            let leaving = self.links.stop.phase() == Phase::Leaving;
+            let leaving = yielded || self.links.stop.phase() == Phase::Leaving;
             let done = self.settled.get() && self.routes().all(|handoff| handoff.is_done());
             if done || leaving {
                 self.checkpoint().await?;

@@ -98,6 +98,19 @@ pub struct Intake {
     positions: RefCell<Vec<Position>>,
     /// Tenants whose lines found no room in the log since that was asked last.
     refused: RefCell<BTreeSet<String>>,
+    /// Requests that are under way.
+    guests: Cell<usize>,
+    /// Another intake is to have those that come now.
+    yields: Cell<bool>,
+}
+
+/// A request under way.
+pub struct Guest<'a>(&'a Intake);
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.0.guests.set(self.0.guests.get() - 1);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -280,7 +293,31 @@ impl Intake {
             state: Cell::new(State::Starting),
             positions: RefCell::default(),
             refused: RefCell::default(),
+            guests: Cell::new(0),
+            yields: Cell::new(false),
         }
+    }
+
+    /// A request comes, and goes with what this gives.
+    #[must_use]
+    pub fn enter(&self) -> Guest<'_> {
+        self.guests.set(self.guests.get() + 1);
+        Guest(self)
+    }
+
+    #[must_use]
+    pub fn has_guests(&self) -> bool {
+        self.guests.get() > 0
+    }
+
+    /// From now on, requests wait for the intake that comes after this one.
+    pub fn yields(&self) {
+        self.yields.set(true);
+    }
+
+    #[must_use]
+    pub fn is_yielding(&self) -> bool {
+        self.yields.get()
     }
 
     /// How far a sink is.

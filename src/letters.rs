@@ -254,12 +254,15 @@ impl Letters {
         more
     }
 
-    /// Before the shard ends: an order that is still under way is left as it is.
+    /// Before the shard ends: an order that is still under way is left as it is. Whoever opens the queue
+    /// next shows what is in it.
     pub async fn end(&self) {
         let task = self.task.take();
         if let Some(task) = task {
             task.cancel().await;
         }
+        while self.slot.next_order().is_some() {}
+        self.show_in_place(Shown::default());
     }
 
     async fn obey(&self, order: Order) {
@@ -411,12 +414,18 @@ impl Letters {
             *entries.entry(reason.known_name()).or_default() += i64_of(*count);
         }
         let (bytes, bytes_max) = (i64_of(stats.bytes), i64_of(stats.usable_bytes_max));
-        let before = self.shown.replace(Shown { entries: entries.clone(), bytes, bytes_max });
+        self.show_in_place(Shown { entries, bytes, bytes_max });
+        self.slot.publish(stats);
+    }
+
+    /// In place of what was shown before.
+    fn show_in_place(&self, shown: Shown) {
+        let (bytes, bytes_max) = (shown.bytes, shown.bytes_max);
+        shown.entries.iter().for_each(|(reason, count)| self.dead.entries(reason, *count));
+        let before = self.shown.replace(shown);
         before.entries.iter().for_each(|(reason, count)| self.dead.entries(reason, -count));
-        entries.iter().for_each(|(reason, count)| self.dead.entries(reason, *count));
         self.counts.dlq_bytes.add(bytes - before.bytes);
         self.counts.dlq_bytes_max.add(bytes_max - before.bytes_max);
-        self.slot.publish(stats);
     }
 }
 

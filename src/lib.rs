@@ -58,7 +58,9 @@ pub mod monitor;
 pub mod options;
 pub mod own_log;
 pub mod panel;
+pub mod entrance;
 pub mod server;
+pub mod settings;
 pub mod sightings;
 pub mod systemd;
 

@@ -1,12 +1,12 @@
 //! The command line.
 
 use clap::{Parser, Subcommand};
-use config::Config;
 use log_capturer::appliance;
 use log_capturer::dlq::command as dlq;
 use log_capturer::inspect as wal;
 use log_capturer::own_log;
 use log_capturer::positions;
+use log_capturer::settings::{Settings, command as settings};
 use log_capturer::state::command as state;
 use log_capturer::top;
 use perf::errors::ErrorKey;
@@ -50,6 +50,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Configurations that were in force, what is different, and the way back to one.
+    #[command(subcommand)]
+    Config(settings::Command),
     /// What Loki refused for good: look at it, send it again, remove it.
     #[command(subcommand)]
     Dlq(dlq::Command),
@@ -90,16 +93,19 @@ fn main() -> ExitCode {
         error.exit()
     });
     match cli.command {
-        Command::Run { config: Some(file), .. } => with(config::load(&file), run),
+        Command::Run { config: Some(file), .. } => with(Settings::of_file(&file), run),
         Command::Run { loki, data_dir, paths, .. } => {
             let url = loki.expect("clap requires it where there is no file");
             let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
-            with(config::quick(&url, &paths, &data_dir), run)
+            with(config::quick(&url, &paths, &data_dir).map(Settings::fixed), run)
         }
         Command::Check { config } => with(config::load(&config), |config| {
             print!("{}", config.to_yaml());
             ExitCode::SUCCESS
         }),
+        Command::Config(command) => {
+            ended("config", settings::run(&command), settings::CommandError::exit_code)
+        }
         Command::Dlq(command) => ended("dlq", dlq::run(&command), dlq::CommandError::exit_code),
         Command::Wal(command) => ended("wal", wal::run(&command), wal::CommandError::exit_code),
         Command::Positions(command) => {
@@ -126,12 +132,12 @@ fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8)
 
 /// The commands for what is in a data_dir, or runs.
 fn is_tool(command: &OsStr) -> bool {
-    ["dlq", "wal", "positions", "state", "top"].iter().any(|tool| command == *tool)
+    ["config", "dlq", "wal", "positions", "state", "top"].iter().any(|tool| command == *tool)
 }
 
-fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> ExitCode) -> ExitCode {
+fn with<T>(config: Result<T, config::Errors>, act: impl FnOnce(T) -> ExitCode) -> ExitCode {
     match config {
-        Ok(config) => act(&config),
+        Ok(config) => act(config),
         Err(errors) => {
             eprintln!("{errors}");
             ExitCode::from(EXIT_CONFIG)
@@ -139,9 +145,9 @@ fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> Exi
     }
 }
 
-fn run(config: &Config) -> ExitCode {
-    own_log::start(config.log);
-    let ran = appliance::run(config);
+fn run(settings: Settings) -> ExitCode {
+    own_log::start(settings.in_force().log);
+    let ran = appliance::run(settings);
     if let Err(error) = &ran {
         own_log::last(ErrorKey::RunFailed, &error.to_string(), &[]);
     }

@@ -120,6 +120,22 @@ impl Monitor {
         }
     }
 
+    /// What is looked at from now on. Where it counts on, what was seen before counts, too.
+    pub fn follow(
+        &mut self,
+        options: Options,
+        status: Arc<Status>,
+        egresses: Vec<Arc<Egress>>,
+        desk: Arc<Desk>,
+    ) {
+        if Arc::ptr_eq(&status, &self.status) {
+            (self.options, self.egresses, self.desk) = (options, egresses, desk);
+        } else {
+            let (started, level) = (self.started, self.level);
+            *self = Monitor { started, level, ..Monitor::new(options, status, egresses, desk) };
+        }
+    }
+
     /// `running` shards have not ended.
     pub fn look(&mut self, running: usize) {
         let now = Instant::now();

@@ -1,8 +1,9 @@
 //! The HTTP endpoints: lines and the [`crate::panel`] on `server.listen`, `/metrics` on `metrics.listen`.
 
+use crate::entrance::Entrance;
 use crate::monitor::Board;
-use crate::panel::Panel;
-use crate::receive::{self, Endpoint, Receiver};
+use crate::panel::Panels;
+use crate::receive::{self, Endpoint};
 use glommio::net::TcpListener;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ALLOW, HeaderValue};
@@ -13,7 +14,7 @@ use perf::metrics::Metrics;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What the endpoints tell of.
@@ -23,6 +24,13 @@ pub struct Status {
     pub metrics: Metrics,
     /// What the [`crate::monitor`] saw last.
     pub board: Board,
+}
+
+impl Status {
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
 }
 
 /// Nobody sends a body to `/metrics`, and few ask.
@@ -44,15 +52,17 @@ pub fn serve_api(
     bound: std::net::TcpListener,
     options: http::Options,
     doorman: Arc<Doorman>,
-    panel: Arc<Panel>,
-    receiver: Rc<Receiver>,
+    panels: Arc<Panels>,
+    entrance: Rc<Entrance>,
 ) {
     let answer = move |request: Request<Incoming>, connection: Rc<Connection>| {
-        let (receiver, panel) = (receiver.clone(), panel.clone());
+        let (entrance, panels) = (entrance.clone(), panels.clone());
         async move {
             match Endpoint::of(request.uri().path()) {
-                Some(endpoint) => receiver.answer(endpoint, request, &connection).await,
-                None => panel.answer(request, &connection).await,
+                Some(endpoint) => {
+                    entrance.receiver().await.answer(endpoint, request, &connection).await
+                }
+                None => panels.current().answer(request, &connection).await,
             }
         }
     };
@@ -60,10 +70,10 @@ pub fn serve_api(
 }
 
 /// Serves `metrics.listen` likewise.
-pub fn serve_metrics(bound: std::net::TcpListener, status: Arc<Status>) {
+pub fn serve_metrics(bound: std::net::TcpListener, panels: Arc<Panels>) {
     let doorman = Doorman::new(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX);
     let answer = move |request: Request<Incoming>, _| {
-        let status = status.clone();
+        let status = panels.current().status.clone();
         async move { answer_metrics(&status, &request) }
     };
     let listener = listener(bound);

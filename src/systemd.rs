@@ -1,4 +1,4 @@
-//! Tells systemd how it goes: READY, STOPPING, WATCHDOG. Without systemd all of it does nothing.
+//! Tells systemd how it goes: READY, RELOADING, STOPPING, WATCHDOG. Without systemd all of it does nothing.
 
 use perf::errors::ErrorKey;
 use sd_notify::NotifyState;
@@ -6,6 +6,13 @@ use std::time::Duration;
 
 pub fn ready() {
     notify(&[NotifyState::Ready]);
+}
+
+/// Another configuration is being put in force; ends with [`ready`].
+pub fn reloading() {
+    let monotonic = NotifyState::monotonic_usec_now();
+    let state = [NotifyState::Reloading].into_iter().chain(monotonic.ok());
+    notify(&state.collect::<Vec<_>>());
 }
 
 pub fn stopping() {

@@ -5,6 +5,7 @@ use crate::error::Problem;
 use crate::read::{Reader, Section, Text};
 use crate::tree::{Node, Value};
 use crate::{
+    Reload,
     Ack, Canary, Config, Cores, Egress, FileSource, Loki, LokiLimits, LongLines, Metrics, Server,
     ServerLimits, Shards, Sink, SinkKind, Slo, Sources, StartAt, Wal,
 };
@@ -57,6 +58,7 @@ pub fn config(
         slo: slo(r, &mut root),
         canary: canary(r, &mut root),
         log: crate::log::log(r, &mut root),
+        reload: reload(r, &mut root),
     };
     r.finish(root);
     check_together(r, &config);
@@ -454,6 +456,13 @@ fn canary(r: &mut Reader<'_>, root: &mut Section) -> Canary {
     }
     r.finish(section);
     canary
+}
+
+fn reload(r: &mut Reader<'_>, root: &mut Section) -> Reload {
+    let mut section = r.section(root, "reload");
+    let reload = Reload { watch: r.boolean(&mut section, "watch", false) };
+    r.finish(section);
+    reload
 }
 
 fn listen(r: &mut Reader<'_>, section: &mut Section, port: u16) -> SocketAddr {

@@ -55,6 +55,7 @@ pub struct Config {
     pub slo: Slo,
     pub canary: Canary,
     pub log: Log,
+    pub reload: Reload,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -325,11 +326,27 @@ pub struct Canary {
     pub labels: BTreeMap<String, String>,
 }
 
+/// How the configuration is changed while the process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Reload {
+    /// By itself, where the file is another one.
+    pub watch: bool,
+}
+
 /// Reads and checks a file, with the variables of this process.
 pub fn load(file: &Path) -> Result<Config, Errors> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| Errors::of_file(&name, &error))?;
-    parse(&text, &name, &variable)
+    of_text(&read(file)?, file)
+}
+
+/// The text of a file, unchecked.
+pub fn read(file: &Path) -> Result<String, Errors> {
+    let failed = |error| Errors::of_file(&file.display().to_string(), &error);
+    std::fs::read_to_string(file).map_err(failed)
+}
+
+/// Checks what was read of a file, with the variables of this process.
+pub fn of_text(text: &str, file: &Path) -> Result<Config, Errors> {
+    parse(text, &file.display().to_string(), &variable)
 }
 
 /// Checks a text; `variable` is asked for the `${…}` in it.

@@ -120,7 +120,7 @@ config.yaml:16: sinks.loki.push_bytes_max: expected a size from 64KiB to 16MiB, 
 config.yaml:17: sinks.loki.labels.host: the environment variable NOWHERE is not set; set it, or give a default: ${NOWHERE:-default}
 config.yaml:18: wal.byte_max: this key is unknown; did you mean bytes_max?
 config.yaml:19: server.listen: expected an IP address and a port, found "8401"; such as 127.0.0.1:8401, 0.0.0.0:8401 or [::]:8401
-config.yaml:20: frobnicate: this key is unknown; there is version, data_dir, drain_timeout, cores, sources, sinks, wal, server, metrics, slo, canary, log
+config.yaml:20: frobnicate: this key is unknown; there is version, data_dir, drain_timeout, cores, sources, sinks, wal, server, metrics, slo, canary, log, reload
 20 errors in config.yaml"#;
     assert_eq!(errors(text), expected);
 }

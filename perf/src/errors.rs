@@ -77,6 +77,12 @@ reasons! {
     DescriptorsFew "descriptors_few",
     /// A thread is not on the CPU that is meant for it.
     ThreadUnpinned "thread_unpinned",
+    /// A configuration that was asked for is not put in force.
+    ReloadFailed "reload_failed",
+    /// A configuration that was rolled back to cannot be written to its file.
+    ConfigUnwritable "config_unwritable",
+    /// A configuration in force cannot be kept.
+    HistoryUnwritable "history_unwritable",
     /// systemd cannot be notified.
     NotifyFailed "notify_failed",
     /// LOG_CAPTURER_LOG is not understood.

@@ -368,6 +368,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     refused: IntCounterVec,
     health: IntGaugeVec,
+    config: IntGaugeVec,
     burn_rate: GaugeVec,
     pub shards: Vec<Shard>,
     pub sinks: Vec<Sink>,
@@ -454,6 +455,11 @@ impl Metrics {
                 "Pushed lines that were refused because Loki would refuse them, by its reason.",
                 &["reason"],
             ),
+            config: gauges(
+                "log_capturer_config_info",
+                "Constant 1; a hash of the configuration in force, without its secrets.",
+                &["hash"],
+            ),
             health: gauges(
                 "log_capturer_health_status",
                 "What GET /health says of each check: 0 healthy, 1 warning, 2 degraded, 3 critical.",
@@ -484,6 +490,12 @@ impl Metrics {
     pub fn info(&self, name: &str, help: &str, label: &str, value: &str) {
         let family = IntGaugeVec::new(Opts::new(name, help), &[label]).expect("a valid name");
         registered(&self.registry, family).with_label_values(&[value]).set(1);
+    }
+
+    /// Of the configuration in force.
+    pub fn config_hash(&self, hash: &str) {
+        self.config.reset();
+        self.config.with_label_values(&[hash]).set(1);
     }
 
     /// For the requests that one shard answers.

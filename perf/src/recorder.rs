@@ -37,6 +37,12 @@ impl Recorder {
         Recorder { exchange, now: RefCell::default() }
     }
 
+    /// Whether what is measured goes there.
+    #[must_use]
+    pub fn is_for(&self, exchange: &Arc<Exchange>) -> bool {
+        Arc::ptr_eq(&self.exchange, exchange)
+    }
+
     #[must_use]
     pub fn start(&self) -> Since {
         self.exchange.measures.then(Instant::now)

@@ -1,4 +1,4 @@
-//! The one way to end: drain until a deadline, or leave at once.
+//! The one way to end: make way for what comes next, drain until a deadline, or leave at once.
 
 use crate::bell::Bell;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[repr(u8)]
 pub enum Phase {
     Running = 0,
-    /// Take nothing in, finish what is under way.
-    Draining = 1,
+    /// Others go on where this ends: begin nothing, finish what is under way.
+    Yielding = 1,
+    /// Take nothing in, send all there is.
+    Draining = 2,
     /// Leave things as they are: what is durable stays so.
-    Leaving = 2,
+    Leaving = 3,
 }
 
 /// Seen by all threads; moves forward only.
@@ -29,7 +31,8 @@ impl Stop {
     pub fn phase(&self) -> Phase {
         match self.0.phase.load(Ordering::Acquire) {
             0 => Phase::Running,
-            1 => Phase::Draining,
+            1 => Phase::Yielding,
+            2 => Phase::Draining,
             _ => Phase::Leaving,
         }
     }

@@ -26,7 +26,7 @@ use shards::bell::Bell;
 use shards::ring::Ring;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,8 @@ pub struct Lane {
     given_up: AtomicU64,
     /// Of which tenants; of all, where it is none.
     given_up_of: Mutex<Option<HashSet<Arc<str>>>>,
+    /// No ack comes any more.
+    ended: AtomicBool,
 }
 
 /// How many frames the credit is for, however small they are.
@@ -137,7 +139,20 @@ impl Lane {
             awaited: Asked::default(),
             given_up: AtomicU64::new(0),
             given_up_of: Mutex::default(),
+            ended: AtomicBool::new(false),
         }
+    }
+
+    /// The last ack was given: nobody sends any more.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.acks.announce();
+    }
+
+    /// Whether all acks there will be are there.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Frames up to this one go to the dead-letter queue where nothing of their tenant passes, which is

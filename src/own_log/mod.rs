@@ -25,7 +25,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry};
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// Overrides the level of the configuration.
 const FILTER_VARIABLE: &str = "LOG_CAPTURER_LOG";
@@ -40,6 +40,10 @@ const ALWAYS_SAID: [ErrorKey; 5] = [
     ErrorKey::DlqUnreadable,
 ];
 
+type SetLevel = Box<dyn Fn(config::Level) + Send + Sync>;
+
+/// None where the level of the configuration does not count.
+static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
 static OWN_LOG: OnceLock<Arc<OwnLog>> = OnceLock::new();
 
 /// From here on events are written and counted. Once in a process.
@@ -54,6 +58,13 @@ pub fn start(options: Log) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(options.level.name()), Some(error)),
     };
+    let by_level = asked.is_none() || wrong.is_some();
+    let (filter, handle) = reload::Layer::new(filter);
+    if by_level {
+        // It cannot fail while the log is there.
+        let set = move |level: config::Level| drop(handle.reload(EnvFilter::new(level.name())));
+        let _ = SET_LEVEL.set(Box::new(set));
+    }
     let written = Writing(own.clone()).with_filter(filter);
     // One that is there already stays: a test's.
     let _ =
@@ -69,6 +80,13 @@ pub fn start(options: Log) {
     let sums = std::thread::Builder::new().name("own-log".into());
     let spawned = sums.spawn(move || own.repeats.wait_for_sums(|sum| own.say(&sum)));
     spawned.expect("a thread can be made at the start");
+}
+
+/// Another level counts from now on.
+pub fn set_level(level: config::Level) {
+    if let Some(set) = SET_LEVEL.get() {
+        set(level);
+    }
 }
 
 /// Says what was left out so far. To be called before the process ends.

@@ -1,13 +1,12 @@
 //! The dead-letter queues by HTTP.
 
-use super::{Panel, Wrong};
+use super::{Panel, Wrong, body};
 use crate::desk::{How, What};
 use crate::dlq::Filter;
 use crate::labels;
 use hyper::body::Incoming;
-use hyper::header::ORIGIN;
 use hyper::{Request, StatusCode};
-use io::http::{self, BodyError, Connection};
+use io::http::Connection;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -59,22 +58,7 @@ impl Panel {
         request: Request<Incoming>,
         connection: &Connection,
     ) -> Result<Value, Wrong> {
-        if !connection.peer.to_canonical().is_loopback() {
-            let text =
-                "expected a request from this host: what changes the queues is not for others";
-            return Err((StatusCode::FORBIDDEN, text.into()));
-        }
-        if request.headers().contains_key(ORIGIN) {
-            // A browser on this host sends what any page has it send.
-            let text = "expected a request without Origin: this is not for pages in a browser";
-            return Err((StatusCode::FORBIDDEN, text.into()));
-        }
-        let mut body = Vec::new();
-        let read = http::read_body(connection, request.into_body(), ORDER_BYTES_MAX, |piece| {
-            body.extend_from_slice(piece);
-            Ok::<_, BodyError>(())
-        });
-        read.await.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+        let body = body(request, connection, ORDER_BYTES_MAX).await?;
         let (what, filter) = read_order(path, &body)?;
         let Some(asked) = self.desk.ask(&what, &filter) else {
             let text = "too many orders are under way; try again later";

@@ -3,31 +3,36 @@
 //!
 //! - `GET /health`, `/ready`: for those who watch, and for load balancers.
 //! - `GET /stats`, `/slo/status`, `/shards`, `/sinks`, `/positions`, `/dlq/stats`: how it goes.
-//! - `GET /config`, `/version`, `/openapi.json`: what it is.
+//! - `GET /config`, `/config/history`, `/version`, `/openapi.json`: what it is.
+//! - `POST /config/reload`, `/config/rollback` (with `{"version": 3}`): another configuration.
 //! - `POST /dlq/reprocess`, `/dlq/purge`: with `{"filter": […], "labels": {…}, "restamp": false}`;
-//!   answered with the number of entries once every queue has done so. From this host only, and not from
-//!   pages in a browser: what is purged is gone.
+//!   answered with the number of entries once every queue has done so.
+//!
+//! What changes anything is taken from this host only, and not from pages in a browser.
 //!
 //! What is not answered with success is `{"error", "code", "timestamp"}`.
 
 mod dlq;
 mod positions;
+mod settings;
 
 pub use positions::Listing;
+pub use settings::{Control, shown as shown_version};
 
 use crate::desk::Desk;
 use crate::egress::Egress;
 use crate::health::Level;
+use crate::lock;
 use crate::receive::respond;
 use crate::server::Status;
 use crate::sightings::Sightings;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue};
+use hyper::header::{ALLOW, HeaderValue, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
-use io::http::{Connection, Full};
+use io::http::{self, BodyError, Connection, Full};
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 /// What the API shares with the shards and the senders.
 pub struct Panel {
@@ -41,6 +46,27 @@ pub struct Panel {
     pub egress_cpu: usize,
     /// In force, without its secrets.
     pub config: Value,
+    pub data_dir: PathBuf,
+    pub control: Arc<Control>,
+}
+
+/// The panel of the configuration that is in force.
+pub struct Panels(Mutex<Arc<Panel>>);
+
+impl Panels {
+    #[must_use]
+    pub fn new(panel: Panel) -> Panels {
+        Panels(Mutex::new(Arc::new(panel)))
+    }
+
+    #[must_use]
+    pub fn current(&self) -> Arc<Panel> {
+        lock(&self.0).clone()
+    }
+
+    pub fn replace(&self, panel: Panel) {
+        *lock(&self.0) = Arc::new(panel);
+    }
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -62,13 +88,16 @@ enum Endpoint {
     Sinks,
     Positions,
     Config,
+    ConfigHistory,
+    ConfigReload,
+    ConfigRollback,
     OpenApi,
     DlqStats,
     DlqReprocess,
     DlqPurge,
 }
 
-const ENDPOINTS: [(&str, Endpoint); 13] = [
+const ENDPOINTS: [(&str, Endpoint); 16] = [
     ("/health", Endpoint::Health),
     ("/ready", Endpoint::Ready),
     ("/version", Endpoint::Version),
@@ -78,6 +107,9 @@ const ENDPOINTS: [(&str, Endpoint); 13] = [
     ("/sinks", Endpoint::Sinks),
     ("/positions", Endpoint::Positions),
     ("/config", Endpoint::Config),
+    ("/config/history", Endpoint::ConfigHistory),
+    ("/config/reload", Endpoint::ConfigReload),
+    ("/config/rollback", Endpoint::ConfigRollback),
     ("/openapi.json", Endpoint::OpenApi),
     ("/dlq/stats", Endpoint::DlqStats),
     ("/dlq/reprocess", Endpoint::DlqReprocess),
@@ -86,7 +118,8 @@ const ENDPOINTS: [(&str, Endpoint); 13] = [
 
 impl Endpoint {
     fn changes(self) -> bool {
-        matches!(self, Endpoint::DlqReprocess | Endpoint::DlqPurge)
+        use Endpoint::{ConfigReload, ConfigRollback, DlqPurge, DlqReprocess};
+        matches!(self, ConfigReload | ConfigRollback | DlqReprocess | DlqPurge)
     }
 }
 
@@ -117,11 +150,11 @@ impl Panel {
         let report = self.status.board.last();
         let answer = match endpoint {
             Endpoint::Health => {
-                let fails = report.health.status == Level::Critical || !self.is_ready();
+                let fails = report.health.status == Level::Critical || !self.status.is_ready();
                 let code = if fails { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
                 return respond(code, JSON, format!("{}\n", self.health()));
             }
-            Endpoint::Ready if self.is_ready() => return respond(StatusCode::OK, TEXT, "ready\n"),
+            Endpoint::Ready if self.status.is_ready() => return respond(StatusCode::OK, TEXT, "ready\n"),
             Endpoint::Ready => {
                 let text = "not ready: starting or stopping";
                 Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
@@ -137,6 +170,9 @@ impl Panel {
                 self.positions(&query).await
             }
             Endpoint::Config => Ok(self.config.clone()),
+            Endpoint::ConfigHistory => self.history(),
+            Endpoint::ConfigReload => self.reload(request, connection).await,
+            Endpoint::ConfigRollback => self.rollback(request, connection).await,
             Endpoint::DlqStats => Ok(self.dlq_stats()),
             Endpoint::DlqReprocess | Endpoint::DlqPurge => {
                 self.order(path, request, connection).await
@@ -148,13 +184,9 @@ impl Panel {
         }
     }
 
-    fn is_ready(&self) -> bool {
-        self.status.ready.load(Ordering::Acquire)
-    }
-
     fn health(&self) -> Value {
         let report = self.status.board.last();
-        let ready = self.is_ready();
+        let ready = self.status.is_ready();
         // The report is up to a second old, and this is known now.
         let status = if ready { report.health.status } else { Level::Critical };
         json!({
@@ -175,6 +207,30 @@ impl Panel {
             .map(|egress| json!({ "sink": egress.sink(), "tenants": egress.seen() }));
         json!({ "sinks": sinks.collect::<Vec<_>>() })
     }
+}
+
+/// The body of a request that changes something: from this host, and not from a page in a browser.
+async fn body(
+    request: Request<Incoming>,
+    connection: &Connection,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Wrong> {
+    if !connection.peer.to_canonical().is_loopback() {
+        let text = "expected a request from this host: what changes anything is not for others";
+        return Err((StatusCode::FORBIDDEN, text.into()));
+    }
+    if request.headers().contains_key(ORIGIN) {
+        // A browser on this host sends what any page has it send.
+        let text = "expected a request without Origin: this is not for pages in a browser";
+        return Err((StatusCode::FORBIDDEN, text.into()));
+    }
+    let mut body = Vec::new();
+    let read = http::read_body(connection, request.into_body(), bytes_max, |piece| {
+        body.extend_from_slice(piece);
+        Ok::<_, BodyError>(())
+    });
+    read.await.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(body)
 }
 
 fn refused((code, error): Wrong) -> Response<Full> {

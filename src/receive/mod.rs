@@ -139,6 +139,12 @@ impl Receiver {
         }
     }
 
+    /// Requests that come now are for another receiver.
+    #[must_use]
+    pub fn is_yielding(&self) -> bool {
+        self.intake.is_yielding()
+    }
+
     /// Answers a request for lines.
     pub async fn answer(
         &self,
@@ -147,6 +153,7 @@ impl Receiver {
         connection: &Connection,
     ) -> Response<Full> {
         let started = self.times.start();
+        let _guest = self.intake.enter();
         // Of a type that OTLP has not, what a person can read.
         let form = Form::of(endpoint, text_of(request.headers(), header::CONTENT_TYPE).as_deref());
         let kind = if let Ok(Form::Otlp(kind)) = form { kind } else { otlp::Kind::Json };

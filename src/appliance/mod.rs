@@ -1,0 +1,525 @@
+//! Start, run and stop: which threads there are, and what each is given.
+//!
+//! Threads: this one (signals, the watchdog, the deadline, changes of the configuration), `shard-N` (one
+//! for each shard, pinned), `egress-S-N` (the senders of sink S, on the egress CPU), `discover` (on the
+//! egress CPU, too).
+//!
+//! What stands on one configuration is a [`generation::Generation`]. Where another configuration takes
+//! over, a generation makes way for the next as if the process stopped and started again: what is in is
+//! made durable, pushes under way are answered, and the next one recovers the log. So there is one way in
+//! which anything begins, for every key. Shards' threads, listeners and connections stay.
+
+mod generation;
+mod ground;
+
+use crate::entrance::Entrance;
+use crate::ingest::ShardError;
+use crate::monitor::{INTERVAL, Monitor};
+use crate::panel::{Control, Panels};
+use crate::settings::{Asked, Outcome, Settings};
+use crate::state::StateError;
+use crate::{options, own_log, server, systemd};
+use generation::{Clients, Generation, Work};
+use ground::{Ground, Listeners};
+use config::Config;
+use io::format::Cursor;
+use io::http::{self, Doorman};
+use perf::errors::ErrorKey;
+use shards::bell::Bell;
+use shards::executor::{self, ExecutorError};
+use shards::ring::Ring;
+use shards::stop::Phase;
+use shards::topology::{self, TopologyError};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Why the appliance did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The operator has to change something: exit 78.
+    #[error("{0}")]
+    Setup(String),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("shard {shard}: {source}")]
+    Shard { shard: usize, source: ShardError },
+    #[error("discovery: {0}")]
+    Discovery(String),
+}
+
+impl RunError {
+    /// 78 (EX_CONFIG) where a restart changes nothing, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Setup(_) => 78,
+            RunError::State(error) => error.exit_code(),
+            RunError::Shard { source, .. } if source.is_setup() => 78,
+            RunError::Shard { .. } | RunError::Discovery(_) => 1,
+        }
+    }
+}
+
+impl From<TopologyError> for RunError {
+    fn from(error: TopologyError) -> RunError {
+        RunError::Setup(error.to_string())
+    }
+}
+
+impl From<ExecutorError> for RunError {
+    fn from(error: ExecutorError) -> RunError {
+        RunError::Setup(error.to_string())
+    }
+}
+
+/// What the other threads tell this one.
+pub enum Report {
+    Recovered { cursors: Vec<Cursor> },
+    Ended { shard: usize, result: Result<(), ShardError> },
+    Discovered { generation: u64 },
+    DiscoveryFailed(String),
+    Stop,
+    /// Another configuration is to be put in force.
+    Change(Asked),
+}
+
+/// Registered with each shard's ring for direct I/O.
+const IO_MEMORY_BYTES: usize = 4 << 20;
+/// What is left of the drain deadline for the last checkpoint.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+/// How long the configuration in force may take to make way: pushes and requests that take longer are
+/// broken off, and made again by whoever made them.
+const YIELD_TIME: Duration = Duration::from_secs(5);
+
+/// Runs until a signal, and then until everything is drained or the deadline is over.
+pub fn run(settings: Settings) -> Result<(), RunError> {
+    abort_on_panic();
+    let config = settings.in_force();
+    let (ground, listeners) = Ground::take(&config)?;
+    let (report, reports) = mpsc::channel();
+    forward_signals(report.clone())?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        shards = ?ground.plan.shards, egress = ground.plan.egress,
+        data_dir = %config.data_dir.display(),
+        api = %address(&listeners.apis[0])?,
+        metrics = %address(&listeners.metrics)?,
+        "starting"
+    );
+    settings.started();
+    let generation = Generation::new(config.clone(), Clients::of(&config)?, &ground, None);
+    let cpus = (0..ground.shards).map(|shard| ground.cpu(shard)).collect();
+    let mut monitor = Monitor::new(
+        options::monitor(&config, cpus),
+        generation.status.clone(),
+        generation.egresses.clone(),
+        generation.desk.clone(),
+    );
+    // Whoever asks while the log is recovered finds a report.
+    monitor.look(ground.shards);
+    let control = Arc::new(Control::new(report.clone()));
+    let panels = Arc::new(Panels::new(generation.panel(&ground, &control)));
+    let works = start_shards(&ground, &config, listeners, &panels, &report)?;
+    let mut run = Running {
+        ground,
+        settings,
+        generation,
+        monitor,
+        panels,
+        control,
+        works,
+        report,
+        alive: 0,
+        cursors: Vec::new(),
+        recovered: 0,
+        next: None,
+        error: None,
+        deadline: None,
+    };
+    run.begin();
+    run.finish(&reports)
+}
+
+fn address(listener: &TcpListener) -> Result<std::net::SocketAddr, RunError> {
+    listener.local_addr().map_err(|error| RunError::Setup(error.to_string()))
+}
+
+/// The state of this thread.
+struct Running {
+    ground: Ground,
+    settings: Settings,
+    generation: Generation,
+    monitor: Monitor,
+    panels: Arc<Panels>,
+    control: Arc<Control>,
+    /// To each shard.
+    works: Vec<Arc<Ring<Work>>>,
+    report: mpsc::Sender<Report>,
+    /// Shards of this generation that have not ended.
+    alive: usize,
+    cursors: Vec<Cursor>,
+    recovered: usize,
+    /// What takes over once they have.
+    next: Option<Next>,
+    error: Option<RunError>,
+    deadline: Option<Instant>,
+}
+
+struct Next {
+    config: Arc<Config>,
+    clients: Clients,
+    asked: Asked,
+}
+
+impl Running {
+    /// Sets this generation to work.
+    fn begin(&mut self) {
+        self.alive = self.ground.shards;
+        (self.recovered, self.deadline) = (0, None);
+        self.cursors.clear();
+        self.generation.start_senders(&self.ground);
+        for (shard, work) in self.works.iter().zip(self.generation.works(&self.ground)) {
+            assert!(shard.push(work).is_ok(), "a shard has one work at a time");
+        }
+    }
+
+    fn finish(mut self, reports: &mpsc::Receiver<Report>) -> Result<(), RunError> {
+        let interval = systemd::watchdog_interval().unwrap_or(INTERVAL).min(INTERVAL);
+        let mut look_at = Instant::now();
+        while self.goes_on() {
+            let now = Instant::now();
+            if look_at <= now {
+                self.monitor.look(self.alive);
+                self.watch_settings();
+                look_at = now + interval;
+            }
+            let next = self.deadline.into_iter().chain([look_at]).min().expect("one at least");
+            let wait = next.saturating_duration_since(Instant::now());
+            match reports.recv_timeout(wait) {
+                Ok(report) => self.take(report),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => unreachable!("this thread holds a sender"),
+            }
+            if self.monitor.is_live() {
+                systemd::alive();
+            }
+            if self.deadline.is_some_and(|at| at <= Instant::now()) && !self.hurry() {
+                break;
+            }
+        }
+        self.generation.stop.advance(Phase::Leaving);
+        match self.error {
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Whether there is anything left to wait for. Where all shards have made way, the next generation
+    /// begins.
+    fn goes_on(&mut self) -> bool {
+        if self.alive > 0 {
+            return true;
+        }
+        let Some(Next { config, clients, asked }) = self.next.take() else { return false };
+        if self.error.is_some() {
+            asked.answer(Outcome::Failed("the process stops".into()));
+            return false;
+        }
+        self.put_in_force(config, clients, &asked);
+        true
+    }
+
+    /// The deadline is over: false where there is nothing left to do about it.
+    fn hurry(&mut self) -> bool {
+        if self.generation.stop.phase() == Phase::Leaving {
+            tracing::warn!(
+                error_key = ErrorKey::DrainCutShort.name(),
+                "a shard did not end in time; what is durable stays so"
+            );
+            return false;
+        }
+        if self.next.is_none() {
+            tracing::info!("the drain deadline is over; the rest stays in the log");
+        }
+        self.generation.stop.advance(Phase::Leaving);
+        self.deadline = Some(Instant::now() + LEAVE_TIME);
+        true
+    }
+
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::Recovered { cursors } => {
+                self.cursors.extend(cursors);
+                self.recovered += 1;
+                if self.recovered == self.ground.shards && self.phase() == Phase::Running {
+                    self.discover();
+                }
+            }
+            Report::Discovered { generation } => {
+                if generation == self.generation.number && self.phase() == Phase::Running {
+                    self.generation.status.ready.store(true, Ordering::Release);
+                    self.monitor.look(self.alive);
+                    systemd::ready();
+                    tracing::info!("ready");
+                }
+            }
+            Report::Stop if self.phase() > Phase::Yielding => {
+                tracing::warn!(
+                    error_key = ErrorKey::DrainCutShort.name(),
+                    "a second signal: leaving at once; what is durable stays so"
+                );
+                own_log::finish();
+                std::process::exit(130);
+            }
+            Report::Stop => {
+                let drain_timeout = self.generation.config.drain_timeout;
+                tracing::info!(?drain_timeout, "stopping: sources are closed, the log drains");
+                self.drain();
+            }
+            Report::Change(asked) => self.change(asked),
+            Report::Ended { shard, result } => {
+                self.alive -= 1;
+                if let Err(source) = result {
+                    tracing::error!(
+                        error_key = ErrorKey::ShardFailed.name(),
+                        shard, error = %source,
+                        "a shard failed; stopping"
+                    );
+                    self.fail(RunError::Shard { shard, source });
+                }
+            }
+            Report::DiscoveryFailed(error) => {
+                tracing::error!(
+                    error_key = ErrorKey::DiscoveryFailed.name(),
+                    error,
+                    "discovery failed; stopping"
+                );
+                self.fail(RunError::Discovery(error));
+            }
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        self.generation.stop.phase()
+    }
+
+    fn discover(&mut self) {
+        let cursors = std::mem::take(&mut self.cursors);
+        let report = self.report.clone();
+        if let Err(error) = self.generation.start_discovery(&self.ground, cursors, report) {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&mut self, error: RunError) {
+        self.error.get_or_insert(error);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let status = &self.generation.status;
+        status.ready.store(false, Ordering::Release);
+        status.stopping.store(true, Ordering::Release);
+        systemd::stopping();
+        if let Some(Next { asked, .. }) = self.next.take() {
+            asked.answer(Outcome::Failed("the process stops".into()));
+        }
+        // Where the senders have gone already, nothing is sent any more.
+        let gone = self.phase() == Phase::Yielding;
+        self.generation.stop.advance(if gone { Phase::Leaving } else { Phase::Draining });
+        let drain_timeout = self.generation.config.drain_timeout;
+        let time = drain_timeout.saturating_sub(LEAVE_TIME.min(drain_timeout / 4));
+        self.deadline.get_or_insert(Instant::now() + if gone { LEAVE_TIME } else { time });
+    }
+
+    /// Looks whether the file was changed, where that is wanted.
+    fn watch_settings(&mut self) {
+        if self.is_settled() && self.settings.has_changed() {
+            self.change(Asked::unheard());
+        }
+    }
+
+    /// Nothing is under way that a change would have to wait for.
+    fn is_settled(&self) -> bool {
+        self.phase() == Phase::Running && self.generation.status.is_ready() && self.next.is_none()
+    }
+
+    /// Checks the configuration that is asked for, and has the one in force make way for it. Where it
+    /// cannot be put in force, the one in force goes on.
+    fn change(&mut self, asked: Asked) {
+        if !self.is_settled() {
+            let why = "starting, stopping, or changing already; ask again later";
+            return asked.answer(Outcome::Busy(why.into()));
+        }
+        let checked = self.settings.check(&asked).and_then(|config| {
+            let Some(config) = config else { return Ok(None) };
+            self.ground.check_quota(&config).map_err(|error| Outcome::Refused(error.to_string()))?;
+            let clients =
+                Clients::of(&config).map_err(|error| Outcome::Refused(error.to_string()))?;
+            Ok(Some((config, clients)))
+        });
+        let whole = &self.generation.status.metrics.whole;
+        match checked {
+            Ok(None) => {
+                whole.reload_successful.set(1);
+                asked.answer(Outcome::Unchanged);
+            }
+            Ok(Some((config, clients))) => {
+                tracing::info!("the configuration changes: the one in force makes way");
+                systemd::reloading();
+                self.next = Some(Next { config: Arc::new(config), clients, asked });
+                self.generation.stop.advance(Phase::Yielding);
+                self.deadline = Some(Instant::now() + YIELD_TIME);
+            }
+            Err(outcome) => {
+                whole.reloads_failed.inc();
+                whole.reload_successful.set(0);
+                tracing::error!(
+                    error_key = ErrorKey::ReloadFailed.name(),
+                    error = %outcome,
+                    "the configuration is not changed; the one in force goes on"
+                );
+                asked.answer(outcome);
+            }
+        }
+    }
+
+    fn put_in_force(&mut self, config: Arc<Config>, clients: Clients, asked: &Asked) {
+        let next =
+            Generation::new(config.clone(), clients, &self.ground, Some(&self.generation));
+        let cpus = (0..self.ground.shards).map(|shard| self.ground.cpu(shard)).collect();
+        self.monitor.follow(
+            options::monitor(&config, cpus),
+            next.status.clone(),
+            next.egresses.clone(),
+            next.desk.clone(),
+        );
+        self.panels.replace(next.panel(&self.ground, &self.control));
+        own_log::set_level(config.log.level);
+        self.generation = next;
+        self.begin();
+        let changes = self.settings.put_in_force(config, asked);
+        tracing::info!(?changes, "the configuration is changed");
+        asked.answer(Outcome::Changed(changes));
+    }
+}
+
+/// What one shard listens on, as long as the process lives.
+struct Doors {
+    api: Option<(TcpListener, http::Options, Arc<Doorman>)>,
+    metrics: Option<TcpListener>,
+}
+
+/// Starts the threads of all shards, which wait for what they are to do.
+fn start_shards(
+    ground: &Ground,
+    config: &Config,
+    listeners: Listeners,
+    panels: &Arc<Panels>,
+    report: &mpsc::Sender<Report>,
+) -> Result<Vec<Arc<Ring<Work>>>, RunError> {
+    let doorman = Arc::new(options::doorman(config, ground.descriptors));
+    let (mut apis, mut metrics) = (listeners.apis.into_iter(), Some(listeners.metrics));
+    let start = |shard| {
+        let api = apis.next().map(|api| (api, options::http(config), doorman.clone()));
+        let doors = Doors { api, metrics: metrics.take() };
+        let bell = Arc::new(Bell::default());
+        let works = Arc::new(Ring::new(1, bell.clone()));
+        start_shard(shard, ground.cpu(shard), (works.clone(), bell), doors, panels, report)?;
+        Ok(works)
+    };
+    (0..ground.shards).map(start).collect()
+}
+
+fn start_shard(
+    shard: usize,
+    cpu: usize,
+    (works, bell): (Arc<Ring<Work>>, Arc<Bell>),
+    doors: Doors,
+    panels: &Arc<Panels>,
+    report: &mpsc::Sender<Report>,
+) -> Result<(), RunError> {
+    let (panels, report) = (panels.clone(), report.clone());
+    let executor =
+        executor::Options { name: format!("shard-{shard}"), cpu, io_memory_bytes: IO_MEMORY_BYTES };
+    let handle = executor::spawn::<_, ()>(&executor, move || async move {
+        let entrance = Rc::new(Entrance::default());
+        if let Some((listener, http, doorman)) = doors.api {
+            server::serve_api(listener, http, doorman, panels.clone(), entrance.clone());
+        }
+        if let Some(listener) = doors.metrics {
+            server::serve_metrics(listener, panels);
+        }
+        let mut times = None;
+        loop {
+            if let Some(work) = works.pop() {
+                let recorder = work.recorder(times.take());
+                work.run(&entrance, &recorder, &report).await;
+                times = Some(recorder);
+            } else {
+                bell.wait().await;
+            }
+        }
+    })?;
+    // Its end is the process's: a shard that hangs must not hold up the exit.
+    drop(handle);
+    Ok(())
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(256 << 10)
+        .spawn(work)
+        .expect("a thread can be started");
+}
+
+fn pin(cpu: usize) {
+    if let Err(error) = topology::pin(cpu) {
+        tracing::warn!(
+            error_key = ErrorKey::ThreadUnpinned.name(),
+            cpu, %error,
+            "a thread cannot be pinned; it runs anywhere"
+        );
+    }
+}
+
+/// A panic is a bug, and a thread less would be an appliance that stands still and looks well: it ends
+/// the process instead. What is durable stays so, and the service manager starts it again.
+fn abort_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if own_log::is_started() {
+            own_log::panicked(panic);
+        } else {
+            say(panic);
+        }
+        std::process::abort();
+    }));
+}
+
+fn forward_signals(report: mpsc::Sender<Report>) -> Result<(), RunError> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])
+        .map_err(|error| RunError::Setup(format!("signals cannot be handled: {error}")))?;
+    spawn("signals", move || {
+        for signal in signals.forever() {
+            let asked = match signal {
+                SIGHUP => Report::Change(Asked::unheard()),
+                _ => Report::Stop,
+            };
+            if report.send(asked).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+

@@ -1,0 +1,127 @@
+//! Which configuration is in force, by HTTP, and how it is changed.
+
+use super::{Panel, Wrong, body};
+use crate::appliance::Report;
+use crate::lock;
+use crate::settings::history::{History, Version};
+use crate::settings::{Asked, Outcome, What};
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use io::http::Connection;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// A version.
+const ORDER_BYTES_MAX: usize = 1 << 10;
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Where the API asks the control thread.
+pub struct Control {
+    report: mpsc::Sender<Report>,
+}
+
+impl Control {
+    #[must_use]
+    pub fn new(report: mpsc::Sender<Report>) -> Control {
+        Control { report }
+    }
+
+    /// Asks for a change, and waits for what becomes of it.
+    async fn change(&self, what: What) -> Outcome {
+        let (asked, answer) = Asked::new(what);
+        // Nobody listens any more where the process is leaving.
+        let _ = self.report.send(Report::Change(asked));
+        loop {
+            let outcome = lock(&answer).take();
+            match outcome {
+                Some(outcome) => return outcome,
+                None => glommio::timer::sleep(LOOK_INTERVAL).await,
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Order {
+    version: Option<u64>,
+}
+
+impl Panel {
+    pub(super) async fn reload(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Result<Value, Wrong> {
+        body(request, connection, ORDER_BYTES_MAX).await?;
+        told(self.control.change(What::Reload).await)
+    }
+
+    pub(super) async fn rollback(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Result<Value, Wrong> {
+        let body = body(request, connection, ORDER_BYTES_MAX).await?;
+        let order = read_order(&body)?;
+        told(self.control.change(What::Rollback(order.version)).await)
+    }
+
+    pub(super) fn history(&self) -> Result<Value, Wrong> {
+        let versions = History::of(&self.data_dir).versions();
+        let failed = |error: &dyn ToString| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+        let versions = versions.map_err(|error| failed(&error))?;
+        Ok(json!({ "versions": versions.iter().map(shown).collect::<Vec<_>>() }))
+    }
+}
+
+pub fn shown(version: &Version) -> Value {
+    json!({
+        "version": version.number,
+        "since": version.since.to_string(),
+        "hash": version.hash,
+    })
+}
+
+fn read_order(body: &[u8]) -> Result<Order, Wrong> {
+    let body = body.trim_ascii();
+    if body.is_empty() {
+        return Ok(Order::default());
+    }
+    // Of an array, serde would take its values for the fields.
+    let read = match body[0] {
+        b'{' => serde_json::from_slice(body).map_err(|error| error.to_string()),
+        _ => Err("it is no object".to_owned()),
+    };
+    read.map_err(|error| {
+        (StatusCode::BAD_REQUEST, format!("expected {{\"version\": 3}} or nothing: {error}"))
+    })
+}
+
+fn told(outcome: Outcome) -> Result<Value, Wrong> {
+    match outcome {
+        Outcome::Changed(changes) => Ok(json!({ "outcome": "changed", "changes": changes })),
+        Outcome::Unchanged => Ok(json!({ "outcome": "unchanged", "changes": [] })),
+        Outcome::Refused(why) => Err((StatusCode::UNPROCESSABLE_ENTITY, why)),
+        Outcome::Busy(why) => Err((StatusCode::CONFLICT, why)),
+        Outcome::Failed(why) => Err((StatusCode::SERVICE_UNAVAILABLE, why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_or_said_to_be_wrong() {
+        assert_eq!(read_order(b" ").unwrap().version, None);
+        assert_eq!(read_order(br#"{"version": 3}"#).unwrap().version, Some(3));
+        for body in [&b"[3]"[..], b"3", br#"{"version": -1}"#, br#"{"versoin": 1}"#] {
+            let (code, text) = read_order(body).unwrap_err();
+            assert_eq!(code, StatusCode::BAD_REQUEST);
+            assert!(text.starts_with("expected {\"version\": 3}"), "{text}");
+        }
+    }
+}
