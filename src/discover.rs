@@ -7,7 +7,7 @@ use crate::ingest::FileEvent;
 use crate::labels;
 use crate::source::{Follow, Start};
 use io::format::Cursor;
-use io::tail::{self, DiscoverError, Discoverer, Event, FileId, Known};
+use io::tail::{self, DiscoverError, Discoverer, Event, FileId, Globs, Known};
 use perf::errors::ErrorKey;
 use perf::metrics::Metrics;
 use shards::ring::Ring;
@@ -21,6 +21,9 @@ use std::time::Duration;
 pub struct Options {
     pub discovery: tail::Options,
     pub groups: Vec<Group>,
+    /// What this process followed until now: a file of that which nobody has seen yet is new, also where
+    /// it is there at the start.
+    pub before: Vec<tail::Group>,
 }
 
 /// What the configuration gives the files of one group.
@@ -43,6 +46,7 @@ pub struct Discovery {
 
 struct Owners {
     groups: Vec<Group>,
+    before: Globs,
     known: Vec<Cursor>,
     stamps: HashMap<PathBuf, i64>,
     /// All there are; the first `reading` of them get files.
@@ -74,6 +78,7 @@ impl Discovery {
             discoverer: Discoverer::new(options.discovery, files)?,
             owners: Owners {
                 groups: options.groups,
+                before: Globs::new(&options.before)?,
                 stamps: stamps(&known),
                 known,
                 shards,
@@ -162,7 +167,12 @@ impl Owners {
         let labels = labels::of_file(&self.groups[group].labels, &origin);
         let start = match cursor {
             Some(cursor) => Start::Resume(cursor),
-            None if at_start && self.groups[group].from_end => Start::End(size),
+            None if at_start
+                && self.groups[group].from_end
+                && self.before.group_of(&path).is_none() =>
+            {
+                Start::End(size)
+            }
             None => Start::Beginning,
         };
         let shard = shard_of(&labels, self.reading);

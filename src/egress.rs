@@ -136,6 +136,8 @@ impl Egress {
     pub fn run(&self) {
         self.senders.fetch_add(1, Ordering::AcqRel);
         self.send();
+        // One ring is heard by one of them.
+        self.bell.ring();
         if self.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.lanes.iter().for_each(|(lane, _)| lane.end());
         }

@@ -13,6 +13,12 @@ pub struct Entrance {
 }
 
 impl Entrance {
+    /// Nobody received anything yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.receiver.borrow().is_none()
+    }
+
     pub fn lead_to(&self, receiver: Rc<Receiver>) {
         self.receiver.replace(Some(receiver));
         self.changed.ring();

@@ -53,12 +53,12 @@ mod simulation;
 pub mod table;
 
 pub mod appliance;
+pub mod entrance;
 pub mod health;
 pub mod monitor;
 pub mod options;
 pub mod own_log;
 pub mod panel;
-pub mod entrance;
 pub mod server;
 pub mod settings;
 pub mod sightings;

@@ -290,6 +290,7 @@ pub fn discovery(config: &Config) -> discover::Options {
             files_max: FILES_MAX,
             left_out: own_log::files(),
         },
+        before: Vec::new(),
         groups: files
             .iter()
             .map(|files| {

@@ -109,6 +109,13 @@ impl Bed {
         self.lines(count).into_iter().map(text).collect()
     }
 
+    /// As [`Bed::texts`], of what was pushed.
+    pub fn texts_of_pushes(&self, count: usize) -> Vec<String> {
+        let entries = self.entries(count).into_iter();
+        let pushed = entries.filter(|entry| !entry.labels.contains("filename="));
+        pushed.map(|entry| String::from_utf8_lossy(&entry.line).into_owned()).collect()
+    }
+
     /// Waits for so many different unmarked entries, and gives all there are, as they came.
     pub fn entries(&self, count: usize) -> Vec<Kept> {
         let here =

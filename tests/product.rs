@@ -19,6 +19,7 @@
 //! - [`observe`]: what it shows of itself;
 //! - [`own_log`]: what it says of itself;
 //! - [`api`]: what operators ask, and its document;
+//! - [`reload`]: another configuration while it runs;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies and directories, taken in by the library;
 //! - [`loki`]: the same against a real Loki, where LOKI_URL names one; [`refusals`]: what becomes of what it
@@ -42,6 +43,7 @@ mod loki;
 mod observe;
 mod own_log;
 mod refusals;
+mod reload;
 mod setup;
 mod several;
 mod sink;

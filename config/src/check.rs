@@ -5,9 +5,8 @@ use crate::error::Problem;
 use crate::read::{Reader, Section, Text};
 use crate::tree::{Node, Value};
 use crate::{
-    Reload,
-    Ack, Canary, Config, Cores, Egress, FileSource, Loki, LokiLimits, LongLines, Metrics, Server,
-    ServerLimits, Shards, Sink, SinkKind, Slo, Sources, StartAt, Wal,
+    Ack, Canary, Config, Cores, Egress, FileSource, Loki, LokiLimits, LongLines, Metrics, Reload,
+    Server, ServerLimits, Shards, Sink, SinkKind, Slo, Sources, StartAt, Wal,
 };
 use serde::ser::{SerializeMap, Serializer};
 use std::collections::BTreeMap;

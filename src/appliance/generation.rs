@@ -3,11 +3,11 @@
 
 use super::ground::Ground;
 use super::{Report, RunError, pin, spawn};
+use crate::desk::{Desk, Slot};
 use crate::dlq::Reason;
 use crate::egress::Egress;
 use crate::entrance::Entrance;
 use crate::handoff::Lane;
-use crate::desk::{Desk, Slot};
 use crate::ingest::{self, FileEvent, Links, SinkLinks};
 use crate::intake::{self, Intake};
 use crate::monitor::Board;
@@ -17,7 +17,7 @@ use crate::receive::{self, Receiver};
 use crate::server::Status;
 use crate::sightings::Sightings;
 use crate::{canary, discover, options};
-use config::{Config, FileSource};
+use config::Config;
 use io::format::Cursor;
 use perf::metrics::{self, Metrics};
 use perf::recorder::{Recorder, Times};
@@ -103,6 +103,16 @@ impl Generation {
         }
     }
 
+    /// It is in force.
+    pub fn show_success(&self) {
+        let metrics = &self.status.metrics;
+        metrics.config_hash(&options::hash(&self.config));
+        metrics.whole.reloads.inc();
+        metrics.whole.reload_successful.set(1);
+        let now = (perf::clock::unix_ns() / 1_000_000) as f64 / 1e3;
+        metrics.whole.reload_success_time.set(now);
+    }
+
     pub fn panel(&self, ground: &Ground, control: &Arc<Control>) -> Panel {
         Panel {
             status: self.status.clone(),
@@ -162,13 +172,7 @@ impl Generation {
         let (cpu, number) = (ground.plan.egress, self.number);
         let mut options = options::discovery(&self.config);
         if let Some(before) = &self.before {
-            let known = |files: &FileSource| {
-                let mut all = before.sources.files.iter();
-                all.any(|of| (&of.include, &of.exclude) == (&files.include, &files.exclude))
-            };
-            let files = options.groups.iter_mut().zip(&self.config.sources.files);
-            // What appeared between the two is new, and is not skipped.
-            files.filter(|(_, files)| known(files)).for_each(|(group, _)| group.from_end = false);
+            options.before = options::discovery(before).discovery.groups;
         }
         let shards = ground.plan.shards.len();
         let discovery = discover::Discovery::new(options, cursors, events, shards)
@@ -191,13 +195,14 @@ impl Work {
     /// From recovery to the end, on the shard's executor.
     pub async fn run(
         self,
-        entrance: &Entrance,
+        entrance: &Rc<Entrance>,
         times: &Rc<Recorder>,
         report: &mpsc::Sender<Report>,
     ) {
         let Work { options, links, intake, receive } = self;
         let shard = options.number;
         let intake = Rc::new(Intake::new(intake));
+        let mut leads_to = None;
         if let Some(Receive { options, canary, rates, requests }) = receive {
             let counts = links.counts.clone();
             let (intake, times) = (intake.clone(), times.clone());
@@ -207,12 +212,21 @@ impl Work {
                 let canary = canary::run(options, receiver.clone(), counts, links.stop.clone());
                 glommio::spawn_local(canary).detach();
             }
-            entrance.lead_to(receiver);
+            if entrance.is_new() {
+                // Whoever comes while the process starts is told so; where another one received before,
+                // they wait.
+                entrance.lead_to(receiver);
+            } else {
+                leads_to = Some((entrance.clone(), receiver));
+            }
         }
         let recovered = report.clone();
         let result = ingest::run(options, links, intake, times.clone(), move |found| {
             // Nobody listens any more where the process is leaving.
             let _ = recovered.send(Report::Recovered { cursors: found.cursors });
+            if let Some((entrance, receiver)) = leads_to {
+                entrance.lead_to(receiver);
+            }
         })
         .await;
         let _ = report.send(Report::Ended { shard, result });
@@ -221,9 +235,9 @@ impl Work {
     /// Where the shard is to measure to.
     pub fn recorder(&self, before: Option<Rc<Recorder>>) -> Rc<Recorder> {
         let times = &self.links.times;
-        before.filter(|before| before.is_for(times)).unwrap_or_else(|| {
-            Rc::new(Recorder::new(times.clone()))
-        })
+        before
+            .filter(|before| before.is_for(times))
+            .unwrap_or_else(|| Rc::new(Recorder::new(times.clone())))
     }
 }
 
@@ -251,20 +265,14 @@ fn status(
         },
         |before| before.status.clone(),
     );
-    let whole = &status.metrics.whole;
     if let Some(before) = before {
-        let before = &before.status.metrics.whole;
-        for (now, before) in [
-            (&whole.reloads, &before.reloads),
-            (&whole.reloads_failed, &before.reloads_failed),
-        ] {
+        let (now, before) = (&status.metrics.whole, &before.status.metrics.whole);
+        for (now, before) in
+            [(&now.reloads, &before.reloads), (&now.reloads_failed, &before.reloads_failed)]
+        {
             now.inc_by(before.get() - now.get());
         }
     }
-    status.metrics.config_hash(&options::hash(config));
-    whole.reloads.inc();
-    whole.reload_successful.set(1);
-    whole.reload_success_time.set((perf::clock::unix_ns() / 1_000_000) as f64 / 1e3);
     status
 }
 
@@ -319,7 +327,13 @@ fn link(
     }
 }
 
-fn egress(config: &Config, sink: usize, client: Client, links: &[Links], bell: Arc<Bell>) -> Egress {
+fn egress(
+    config: &Config,
+    sink: usize,
+    client: Client,
+    links: &[Links],
+    bell: Arc<Bell>,
+) -> Egress {
     let stop = links.first().expect("there is a shard").stop.clone();
     let links = || links.iter().map(|links| &links.sinks[sink]);
     let first = links().next().expect("there is a shard");

@@ -16,12 +16,13 @@ use crate::entrance::Entrance;
 use crate::ingest::ShardError;
 use crate::monitor::{INTERVAL, Monitor};
 use crate::panel::{Control, Panels};
+use crate::settings::difference::Change;
 use crate::settings::{Asked, Outcome, Settings};
 use crate::state::StateError;
 use crate::{options, own_log, server, systemd};
+use config::Config;
 use generation::{Clients, Generation, Work};
 use ground::{Ground, Listeners};
-use config::Config;
 use io::format::Cursor;
 use io::http::{self, Doorman};
 use perf::errors::ErrorKey;
@@ -78,9 +79,16 @@ impl From<ExecutorError> for RunError {
 
 /// What the other threads tell this one.
 pub enum Report {
-    Recovered { cursors: Vec<Cursor> },
-    Ended { shard: usize, result: Result<(), ShardError> },
-    Discovered { generation: u64 },
+    Recovered {
+        cursors: Vec<Cursor>,
+    },
+    Ended {
+        shard: usize,
+        result: Result<(), ShardError>,
+    },
+    Discovered {
+        generation: u64,
+    },
     DiscoveryFailed(String),
     Stop,
     /// Another configuration is to be put in force.
@@ -137,6 +145,7 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
         cursors: Vec::new(),
         recovered: 0,
         next: None,
+        pending: None,
         error: None,
         deadline: None,
     };
@@ -165,6 +174,8 @@ struct Running {
     recovered: usize,
     /// What takes over once they have.
     next: Option<Next>,
+    /// What is in force as soon as it is ready, and what is different then.
+    pending: Option<(Asked, Vec<Change>)>,
     error: Option<RunError>,
     deadline: Option<Instant>,
 }
@@ -232,7 +243,7 @@ impl Running {
             asked.answer(Outcome::Failed("the process stops".into()));
             return false;
         }
-        self.put_in_force(config, clients, &asked);
+        self.put_in_force(config, clients, asked);
         true
     }
 
@@ -264,10 +275,7 @@ impl Running {
             }
             Report::Discovered { generation } => {
                 if generation == self.generation.number && self.phase() == Phase::Running {
-                    self.generation.status.ready.store(true, Ordering::Release);
-                    self.monitor.look(self.alive);
-                    systemd::ready();
-                    tracing::info!("ready");
+                    self.ready();
                 }
             }
             Report::Stop if self.phase() > Phase::Yielding => {
@@ -306,6 +314,17 @@ impl Running {
         }
     }
 
+    fn ready(&mut self) {
+        self.generation.status.ready.store(true, Ordering::Release);
+        self.generation.show_success();
+        self.monitor.look(self.alive);
+        systemd::ready();
+        tracing::info!("ready");
+        if let Some((asked, changes)) = self.pending.take() {
+            asked.answer(Outcome::Changed(changes));
+        }
+    }
+
     fn phase(&self) -> Phase {
         self.generation.stop.phase()
     }
@@ -331,6 +350,7 @@ impl Running {
         if let Some(Next { asked, .. }) = self.next.take() {
             asked.answer(Outcome::Failed("the process stops".into()));
         }
+        self.pending = None;
         // Where the senders have gone already, nothing is sent any more.
         let gone = self.phase() == Phase::Yielding;
         self.generation.stop.advance(if gone { Phase::Leaving } else { Phase::Draining });
@@ -348,7 +368,8 @@ impl Running {
 
     /// Nothing is under way that a change would have to wait for.
     fn is_settled(&self) -> bool {
-        self.phase() == Phase::Running && self.generation.status.is_ready() && self.next.is_none()
+        let changes = self.next.is_some() || self.pending.is_some();
+        self.phase() == Phase::Running && self.generation.status.is_ready() && !changes
     }
 
     /// Checks the configuration that is asked for, and has the one in force make way for it. Where it
@@ -360,7 +381,9 @@ impl Running {
         }
         let checked = self.settings.check(&asked).and_then(|config| {
             let Some(config) = config else { return Ok(None) };
-            self.ground.check_quota(&config).map_err(|error| Outcome::Refused(error.to_string()))?;
+            self.ground
+                .check_quota(&config)
+                .map_err(|error| Outcome::Refused(error.to_string()))?;
             let clients =
                 Clients::of(&config).map_err(|error| Outcome::Refused(error.to_string()))?;
             Ok(Some((config, clients)))
@@ -391,9 +414,8 @@ impl Running {
         }
     }
 
-    fn put_in_force(&mut self, config: Arc<Config>, clients: Clients, asked: &Asked) {
-        let next =
-            Generation::new(config.clone(), clients, &self.ground, Some(&self.generation));
+    fn put_in_force(&mut self, config: Arc<Config>, clients: Clients, asked: Asked) {
+        let next = Generation::new(config.clone(), clients, &self.ground, Some(&self.generation));
         let cpus = (0..self.ground.shards).map(|shard| self.ground.cpu(shard)).collect();
         self.monitor.follow(
             options::monitor(&config, cpus),
@@ -405,9 +427,10 @@ impl Running {
         own_log::set_level(config.log.level);
         self.generation = next;
         self.begin();
-        let changes = self.settings.put_in_force(config, asked);
-        tracing::info!(?changes, "the configuration is changed");
-        asked.answer(Outcome::Changed(changes));
+        let changes = self.settings.put_in_force(config, &asked);
+        let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
+        tracing::info!(keys = keys.join(" "), "the configuration is changed");
+        self.pending = Some((asked, changes));
     }
 }
 
@@ -522,4 +545,3 @@ fn forward_signals(report: mpsc::Sender<Report>) -> Result<(), RunError> {
     });
     Ok(())
 }
-

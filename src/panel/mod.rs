@@ -154,7 +154,9 @@ impl Panel {
                 let code = if fails { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
                 return respond(code, JSON, format!("{}\n", self.health()));
             }
-            Endpoint::Ready if self.status.is_ready() => return respond(StatusCode::OK, TEXT, "ready\n"),
+            Endpoint::Ready if self.status.is_ready() => {
+                return respond(StatusCode::OK, TEXT, "ready\n");
+            }
             Endpoint::Ready => {
                 let text = "not ready: starting or stopping";
                 Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))

@@ -238,7 +238,7 @@ impl<'a> Judge<'a> {
         let plan = Plan::of_this_machine(&options::topology(config));
         let reading = plan.map_err(|error| wrong(error.to_string()))?.shards.len();
         let there = place::shards(&place.data_dir).unwrap_or_default();
-        let discover::Options { discovery, groups } = options::discovery(config);
+        let discover::Options { discovery, groups, .. } = options::discovery(config);
         Ok(Judge {
             config,
             how,

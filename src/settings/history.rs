@@ -166,7 +166,9 @@ mod tests {
         let before = history.version(None).unwrap();
         assert_eq!(before.read().unwrap(), format!("b{}", VERSIONS_MAX - 2));
         let unknown = history.version(Some(1)).unwrap_err().to_string();
-        assert!(unknown.starts_with("expected a version that was in force, found 1; there is 2, 3"));
+        assert!(
+            unknown.starts_with("expected a version that was in force, found 1; there is 2, 3")
+        );
         let mode = fs::metadata(&versions[0].path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "there may be secrets in it");
     }

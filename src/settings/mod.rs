@@ -173,7 +173,8 @@ impl Settings {
     /// The configuration that is asked for, where it is another one and can be put in force.
     pub fn check(&mut self, asked: &Asked) -> Result<Option<Config>, Outcome> {
         let Some(file) = &self.file else {
-            let why = "there is no configuration file; start with --config FILE to be able to change it";
+            let why =
+                "there is no configuration file; start with --config FILE to be able to change it";
             return Err(Outcome::Refused(why.into()));
         };
         let refused = |error: &dyn fmt::Display| Outcome::Refused(error.to_string());
@@ -195,9 +196,10 @@ impl Settings {
         let changes = difference::between(&self.in_force, &config);
         let is_fixed = |key: &str| {
             let below = |fixed: &&str| {
-                key.strip_prefix(*fixed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                key.strip_prefix(*fixed)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             };
-            FIXED.iter().any(|fixed| below(&fixed))
+            FIXED.iter().any(below)
         };
         let fixed: Vec<&str> =
             changes.iter().map(|change| change.key.as_str()).filter(|key| is_fixed(key)).collect();
