@@ -256,7 +256,12 @@ impl Running {
             );
             return false;
         }
-        if self.next.is_none() {
+        if self.next.is_some() {
+            tracing::warn!(
+                error_key = ErrorKey::DrainCutShort.name(),
+                "making way takes too long: pushes and requests under way are broken off"
+            );
+        } else {
             tracing::info!("the drain deadline is over; the rest stays in the log");
         }
         self.generation.stop.advance(Phase::Leaving);
