@@ -171,7 +171,8 @@ fn share(part: u64, of: u64) -> f64 {
     (share * 10_000.0).round() / 10_000.0
 }
 
-fn rounded(number: f64) -> f64 {
+/// To what is worth reading.
+pub(crate) fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 

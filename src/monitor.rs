@@ -4,11 +4,10 @@
 
 use crate::desk::Desk;
 use crate::egress::Egress;
-use crate::health::{Figures, Health, Level, ShardFigures, SinkFigures};
+use crate::health::{Figures, Health, Level, ShardFigures, SinkFigures, rounded};
 use crate::lock;
 use crate::server::Status;
 use perf::errors::ErrorKey;
-use perf::histogram::Spans;
 use perf::metrics::Metrics;
 use perf::process::Process;
 use perf::slo::{History, Lines, Objective, Window};
@@ -176,7 +175,7 @@ impl Monitor {
         if self.samples.len() > SAMPLES {
             self.samples.pop_front();
         }
-        let stored: u64 = metrics.dlq.iter().map(perf::metrics::ByReason::all_stored).sum();
+        let stored = stored(metrics);
         if now.duration_since(self.dead_at) >= Duration::from_secs(60) {
             self.dead_at = now;
             self.dead.push_back(stored);
@@ -258,7 +257,7 @@ impl Monitor {
         let of_sinks = |of: fn(&perf::metrics::Sink) -> i64| {
             u64::try_from(metrics.sinks.iter().map(of).sum::<i64>()).unwrap_or(0)
         };
-        let stored: u64 = metrics.dlq.iter().map(perf::metrics::ByReason::all_stored).sum();
+        let stored = stored(metrics);
         Figures {
             queue_bytes: sum(|shard| shard.wal_bytes.get()),
             queue_bytes_max: sum(|shard| shard.wal_bytes_max.get()),
@@ -418,17 +417,17 @@ impl Monitor {
         let times = &metrics.times;
         let shard_stages = ShardTime::ALL
             .iter()
-            .filter_map(|time| Some((time.stage()?.to_owned(), value(times.shard_spans(*time)))));
+            .filter_map(|time| Some((time.stage()?.to_owned(), json!(times.shard_spans(*time)))));
         let mut stages: Map<String, Value> = shard_stages.collect();
         let mut to_ack = Map::new();
         for (at, sink) in self.options.sinks.iter().enumerate() {
-            to_ack.insert(sink.clone(), value(times.sink_spans(at, SinkTime::SourceToAck)));
+            to_ack.insert(sink.clone(), json!(times.sink_spans(at, SinkTime::SourceToAck)));
         }
         for time in SinkTime::ALL {
             let Some(stage) = time.stage() else { continue };
             let by_sink = self.options.sinks.iter().enumerate();
             let by_sink =
-                by_sink.map(|(at, sink)| (sink.clone(), value(times.sink_spans(at, time))));
+                by_sink.map(|(at, sink)| (sink.clone(), json!(times.sink_spans(at, time))));
             stages.insert(stage.to_owned(), Value::Object(by_sink.collect()));
         }
         json!({
@@ -493,13 +492,9 @@ fn by_reason(metrics: &Metrics) -> BTreeMap<String, u64> {
     all
 }
 
-fn value(spans: Spans) -> Value {
-    json!(spans)
-}
-
-/// To what is worth reading.
-fn rounded(number: f64) -> f64 {
-    (number * 1000.0).round() / 1000.0
+/// Entries that were put into dead-letter queues, ever.
+fn stored(metrics: &Metrics) -> u64 {
+    metrics.dlq.iter().map(perf::metrics::ByReason::all_stored).sum()
 }
 
 /// What the control group allows, else what the host has.

@@ -23,6 +23,8 @@ pub struct Sighting {
 /// Of one shard.
 pub struct Sightings {
     asked: AtomicU64,
+    /// For the shard, so that it takes no lock where nobody asked.
+    told: AtomicU64,
     seen: Mutex<(u64, Arc<Vec<Sighting>>)>,
     bell: Arc<Bell>,
 }
@@ -31,7 +33,12 @@ impl Sightings {
     /// `bell` is what the shard hears.
     #[must_use]
     pub fn new(bell: Arc<Bell>) -> Sightings {
-        Sightings { asked: AtomicU64::new(0), seen: Mutex::default(), bell }
+        Sightings {
+            asked: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            seen: Mutex::default(),
+            bell,
+        }
     }
 
     /// Asks; gives what [`Sightings::answer`] is asked with.
@@ -51,9 +58,10 @@ impl Sightings {
     /// For the shard, whenever it passes by: looks only where somebody asked.
     pub fn tell(&self, look: impl FnOnce() -> Vec<Sighting>) {
         let asked = self.asked.load(Ordering::Acquire);
-        if lock(&self.seen).0 < asked {
+        if self.told.load(Ordering::Relaxed) < asked {
             let seen = Arc::new(look());
             *lock(&self.seen) = (asked, seen);
+            self.told.store(asked, Ordering::Relaxed);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How far each file is read, and how much of it is not.
 
 use super::{Panel, Wrong};
+use crate::health::rounded;
 use crate::lock;
 use crate::sightings::Sighting;
 use hyper::StatusCode;
@@ -205,7 +206,7 @@ fn position(shard: usize, seen: &Sighting) -> Position {
         offset: seen.offset,
         size,
         lag_bytes,
-        lag_seconds: (lag.as_secs_f64() * 1000.0).round() / 1000.0,
+        lag_seconds: rounded(lag.as_secs_f64()),
         open: seen.open,
     }
 }
