@@ -17,6 +17,7 @@ use log_capturer::batch::put_varint;
 use log_capturer::dlq::{self, Dlq, Origin, Reason, Record};
 use log_capturer::options;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -255,6 +256,14 @@ fn stated(bed: &Bed) -> String {
     fs::read_to_string(bed.setup.data_dir().join("format")).unwrap()
 }
 
+/// Says of itself that it reads version 1.
+fn old_program(bed: &Bed) -> String {
+    let program = bed.setup.dir.join("old");
+    fs::write(&program, "#!/bin/sh\necho '{\"newest\": 1}'\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program.display().to_string()
+}
+
 fn all_acked(product: &Product) {
     let unacked = || product.metric("log_capturer_wal_unacked_frames").unwrap_or(1.0);
     eventually("all of it is acked", product, || unacked() == 0.0);
@@ -290,6 +299,12 @@ fn version_1_is_written_on_until_it_is_finalized() {
     assert_eq!(shown["files"].as_array().unwrap().len(), 1, "{shown}");
     assert_eq!(shown["finalize"], serde_json::json!({ "changes": true, "format": 2 }));
 
+    let old = old_program(&bed);
+    let compat = json(&good(&bed, &["state", "compat", "--json", "--with", &old]));
+    assert_eq!(compat["reversible"], true, "{compat}");
+    let ahead = compat["points_of_no_return"]["ahead"].as_array().unwrap();
+    assert!(ahead.len() == 1 && ahead[0].as_str().unwrap().contains("state finalize"), "{compat}");
+
     bed.stub.heal();
     let product = bed.start();
     bed.entries(unacked.len() + 3);
@@ -312,6 +327,13 @@ fn version_1_is_written_on_until_it_is_finalized() {
     after.insert(format.clone(), before[&format].clone());
     assert!(after == before, "something else was changed");
     assert!(good(&bed, &["state", "finalize"]).contains("there is nothing to do"));
+    let config = config.to_str().unwrap();
+    let compat = run(&["state", "compat", "--config", config, "--with", &old]);
+    assert_eq!(compat.code, Some(2), "{}", compat.errors);
+    assert!(compat.errors.contains("it cannot be gone back to"), "{}", compat.errors);
+    assert!(good(&bed, &["state", "compat", "--with", "0.1.0"]).starts_with("reversible"));
+    let unknown = run(&["state", "compat", "--config", config, "--with", "9.9"]);
+    assert_eq!(unknown.code, Some(78), "{}", unknown.errors);
     let shown = good(&bed, &["state", "show"]);
     for part in ["format 2 is written", "finalize would change nothing"] {
         assert!(shown.contains(part), "{part} is missing in {shown}");

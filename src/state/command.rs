@@ -1,5 +1,7 @@
-//! `log-capturer state show | finalize`: which format is written, and from when on the newest.
+//! `log-capturer state show | finalize | compat`: which format is written, from when on the newest, and who
+//! reads it.
 
+use super::compat::{Compat, Other};
 use super::{Head, NAME, State, StateError, say};
 use crate::place::{Place, PlaceArgs, PlaceError};
 use crate::table::{self, row};
@@ -19,6 +21,11 @@ file, or a log that a later version wrote.";
 const CODES: &str = "\
 Exit code: 0, also where there is nothing to do; 1 it failed, or log-capturer runs; 78 wrong arguments or \
 configuration, a file data_dir/format that is no such file, or a log that a later version wrote.";
+
+const COMPAT: &str = "\
+JSON: {with, reads_up_to, reversible, points_of_no_return: {passed, ahead}, kept}.
+
+Exit code: 0 it can be gone back to; 2 it cannot; 1 it failed; 78 wrong arguments or configuration.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -43,6 +50,20 @@ pub enum Command {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Whether another version can take over this data_dir and give it back, and what would end that.
+    ///
+    /// Changes nothing, and needs no stop.
+    #[command(after_help = COMPAT)]
+    Compat {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// A release such as 0.1.0, or the path of its program (with a slash), which is asked.
+        #[arg(long, value_name = "VERSION|PROGRAM")]
+        with: String,
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +72,10 @@ pub enum CommandError {
     Place(#[from] PlaceError),
     #[error("{0}")]
     State(#[from] StateError),
+    #[error("{0}")]
+    Wrong(String),
+    #[error("it cannot be gone back to {0}")]
+    NotReversible(String),
     #[error("{0}")]
     Failed(String),
     #[error("standard output: {0}")]
@@ -64,6 +89,8 @@ impl CommandError {
         match self {
             CommandError::Place(error) => error.exit_code(),
             CommandError::State(error) => error.exit_code(),
+            CommandError::Wrong(_) => 78,
+            CommandError::NotReversible(_) => 2,
             CommandError::Failed(_) | CommandError::Output(_) => 1,
         }
     }
@@ -75,6 +102,7 @@ pub fn run(command: &Command) -> Result<(), CommandError> {
     let ran = match command {
         Command::Show { place, json } => show(&place.open()?, *json, &mut out),
         Command::Finalize { place } => finalize(&place.open()?, &mut out),
+        Command::Compat { place, with, json } => compat(&place.open()?, with, *json, &mut out),
     };
     let flushed = out.flush().map_err(CommandError::Output);
     match ran.and(flushed) {
@@ -184,6 +212,27 @@ fn gain(version: FormatVersion) -> &'static str {
              nothing again because another tenant is behind"
         }
     }
+}
+
+fn compat(
+    place: &Place,
+    with: &str,
+    as_json: bool,
+    out: &mut impl Write,
+) -> Result<(), CommandError> {
+    let state = read(place)?;
+    state.check()?;
+    let compat = Compat::of(&state, Other::of(with).map_err(CommandError::Wrong)?);
+    let said = if as_json {
+        writeln!(out, "{:#}", compat.document())
+    } else {
+        writeln!(out, "{}", compat.text())
+    };
+    said.map_err(CommandError::Output)?;
+    if compat.is_reversible() {
+        return Ok(());
+    }
+    Err(CommandError::NotReversible(compat.other.name))
 }
 
 fn finalize(place: &Place, out: &mut impl Write) -> Result<(), CommandError> {

@@ -6,6 +6,7 @@
 //! there is none, the newest that this program knows.
 
 pub mod command;
+pub mod compat;
 
 use crate::inspect::log::homes;
 use io::disk::DiskError;
