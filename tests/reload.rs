@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -352,4 +353,64 @@ fn a_hundred_changes_leave_nothing_behind() {
     bed.append("a.log", "two\n");
     assert_eq!(bed.texts(2), ["one", "two"]);
     stop(product);
+}
+
+#[test]
+fn a_secret_is_in_no_answer_log_or_error() {
+    let mut bed = Bed::new();
+    let keys = |word: &str| {
+        vec![
+            format!("headers: {{ X-Key: \"{word}-header\" }}"),
+            format!("auth: {{ basic: {{ username: u, password: \"{word}-password\" }} }}"),
+            format!("proxy: \"http://u:{word}-proxy@127.0.0.1:9\""),
+        ]
+    };
+    bed.setup.env = vec![("LOG_CAPTURER_LOG".into(), "debug".into())];
+    bed.setup.sink_keys = keys("swordfish");
+    let product = bed.start();
+    let mut seen = Vec::new();
+    bed.setup.sink_keys = keys("herring");
+    let (code, said) = reload(&bed.setup, &product);
+    assert_eq!((code, &said["outcome"]), (200, &json!("changed")), "{said}");
+    seen.push(said.to_string());
+    bed.setup.sink_keys.push("frobnicate: herring-unknown".into());
+    let (code, said) = reload(&bed.setup, &product);
+    assert_eq!(code, 422);
+    // What is no secret is told.
+    seen.push(said.to_string().replace("herring-unknown", ""));
+    bed.setup.sink_keys.pop();
+    bed.setup.sink_keys[1] =
+        "auth: { basic: { username: u, passwrd: \"herring-password\" } }".into();
+    seen.push(reload(&bed.setup, &product).1.to_string());
+    let (_, said) = post(&product, "/config/rollback", &json!({}));
+    seen.push(said.to_string());
+    for path in ["/config", "/config/history", "/stats", "/sinks", "/health", "/dlq/stats"] {
+        seen.push(get(&product, path).to_string());
+    }
+    let path = file(&bed.setup).display().to_string();
+    for args in [
+        &["check", "--config", &path][..],
+        &["config", "history", "--config", &path],
+        &["config", "diff", "--config", &path, "1", "2"],
+        &["config", "diff", "--json", "--config", &path],
+        &["config", "rollback", "--no-reload", "--config", &path, "1"],
+        &["config", "reload", "--config", &path],
+    ] {
+        seen.push(tool(args).1);
+    }
+    seen.push(product.metrics_text().unwrap());
+    seen.push(product.log());
+    for text in &seen {
+        for secret in ["swordfish", "herring"] {
+            assert!(!text.contains(secret), "{secret} is in {text}");
+        }
+    }
+    assert!(seen.iter().any(|text| text.contains("secrets: ")), "that one changed is told");
+    // Its owner's alone.
+    let kept = bed.setup.data_dir().join("config-history");
+    for entry in fs::read_dir(&kept).unwrap() {
+        let mode = fs::metadata(entry.unwrap().path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0);
+    }
+    product.kill();
 }

@@ -382,6 +382,7 @@ impl Running {
     fn change(&mut self, asked: Asked) {
         if !self.is_settled() {
             let why = "starting, stopping, or changing already; ask again later";
+            tracing::info!(why, "the configuration is not looked at now");
             return asked.answer(Outcome::Busy(why.into()));
         }
         let checked = self.settings.check(&asked).and_then(|config| {
