@@ -3,7 +3,7 @@
 //! them.
 
 use clap::{Command, CommandFactory};
-use clap_complete::Shell;
+use clap_complete::{Generator, Shell};
 use clap_mangen::Man;
 use log_capturer::cli::Cli;
 use std::fs;
@@ -11,6 +11,7 @@ use std::io::{self, Error};
 use std::path::Path;
 use std::process::ExitCode;
 
+const PROGRAM: &str = "log-capturer";
 const SECTION: &str = "1";
 const SOURCE: &str = concat!("log-capturer ", env!("CARGO_PKG_VERSION"));
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
@@ -18,7 +19,9 @@ const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let (Some(dir), None) = (args.next(), args.next()) else {
-        eprintln!("manual: expected one argument, the directory to write to, such as target/manual");
+        eprintln!(
+            "manual: expected one argument, the directory to write to, such as target/manual"
+        );
         return ExitCode::from(78);
     };
     match write(Path::new(&dir)) {
@@ -44,22 +47,32 @@ fn write(dir: &Path) -> io::Result<()> {
         fs::write(&file, text(page)?).map_err(|error| at(&file, &error))?;
     }
     for shell in SHELLS {
-        let name = command().get_name().to_owned();
-        clap_complete::generate_to(shell, &mut command(), name, &completions)
-            .map_err(|error| at(&completions, &error))?;
+        let file = completions.join(shell.file_name(PROGRAM));
+        fs::write(&file, completion(shell)).map_err(|error| at(&file, &error))?;
     }
     Ok(())
 }
 
 /// The program's own page also says what a service needs.
 fn text(page: Command) -> io::Result<Vec<u8>> {
-    let is_program = page.get_name() == page_name(&page);
+    let is_program = page_name(&page) == PROGRAM;
     let mut text = Vec::new();
-    Man::new(page).section(SECTION).source(SOURCE).manual("log-capturer").render(&mut text)?;
+    Man::new(page).section(SECTION).source(SOURCE).manual(PROGRAM).render(&mut text)?;
     if is_program {
         text.extend_from_slice(include_bytes!("manual.roff"));
     }
     Ok(text)
+}
+
+fn completion(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command(), PROGRAM, &mut text);
+    if shell != Shell::Bash {
+        return text;
+    }
+    // clap_complete 4.6 spells a hyphen in the program's name in two ways, and then knows none of its
+    // commands.
+    String::from_utf8_lossy(&text).replace("log__subcmd__capturer", "log__capturer").into_bytes()
 }
 
 fn at(path: &Path, error: &Error) -> Error {

@@ -6,7 +6,8 @@ cd "$(dirname "$0")/../../.."
 . config/deploy/deb/loki.sh
 
 # What is mounted is gone with this process, whatever happens.
-[ "${1:-}" = --inside ] || exec unshare --mount --propagation private config/deploy/deb/test.sh --inside
+stage=${1:-start}
+[ "$stage" != start ] || exec unshare --mount --propagation private config/deploy/deb/test.sh prepare
 
 work=$PWD/target/deb-test
 root=$work/root
@@ -16,9 +17,11 @@ previous=/usr/lib/log-capturer/previous
 
 fail() { echo "$*" >&2; exit 1; }
 same() { [ "$1" = "$2" ] || fail "${3:-expected}: expected '$1', found '$2'"; }
+# With the time since the stage began.
+step() { echo "-- $* ($SECONDS s)"; "$@"; }
 in_root() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
 # As the service runs it.
-as_user() { chroot --userspec=log-capturer:log-capturer --groups=adm "$root" /usr/bin/env -i PATH=/usr/bin "$@"; }
+as_user=(chroot --userspec=log-capturer:log-capturer --groups=adm "$root" /usr/bin/env -i PATH=/usr/bin)
 has() { [ -e "$root$1" ] || fail "$1 is missing"; }
 has_not() { [ ! -e "$root$1" ] || fail "$1 is still there"; }
 # The owner inside, not that of this host.
@@ -49,8 +52,7 @@ make_root() {
 build() {
     config/deploy/deb/build.sh
     deb=$(echo target/debian/log-capturer_*.deb)
-    version=$(dpkg-deb -f "$deb" Version)
-    lintian --fail-on error,warning --no-tag-display-limit "$deb"
+    lintian --allow-root --fail-on error,warning "$deb"
     cp "$deb" "$root/log-capturer.deb"
 }
 
@@ -98,7 +100,7 @@ pages() {
 completes() {
     local found
     found=$(in_root bash -c '. /usr/share/bash-completion/bash_completion; . /usr/share/bash-completion/completions/log-capturer
-        COMP_WORDS=(log-capturer dlq re) COMP_CWORD=2; _log-capturer log-capturer re dlq; echo "${COMPREPLY[*]}"')
+        COMP_WORDS=(log-capturer dlq re) COMP_CWORD=2; $(complete -p log-capturer | sed "s/.* -F \([^ ]*\) .*/\1/") log-capturer re dlq; echo "${COMPREPLY[*]}"')
     same replay "$found" 'what bash completes'
     found=$(fish --no-config -c "source $root/usr/share/fish/vendor_completions.d/log-capturer.fish; complete -C 'log-capturer dlq re'" | cut -f1)
     same replay "$found" 'what fish completes'
@@ -123,7 +125,7 @@ runs() {
     start_loki "$work/pushes"
     install -m 0640 -o root -g "$(in_root getent group adm | cut -d: -f3)" /dev/null "$root/var/log/app.log"
     echo "$1" >>"$root/var/log/app.log"
-    as_user LOKI_URL="$loki_url" log-capturer run --config $config 2>"$work/run.log" & local run=$!
+    "${as_user[@]}" LOKI_URL="$loki_url" log-capturer run --config $config 2>"$work/run.log" & local run=$!
     await "$1" || { kill "$run"; cat "$work/run.log"; fail "the line did not arrive"; }
     kill "$run"
     wait "$run" || { cat "$work/run.log"; fail "run ends with $?"; }
@@ -134,13 +136,13 @@ runs() {
 upgrades() {
     echo '# changed here' >>"$root$config"
     local positions
-    positions=$(as_user log-capturer positions list --data-dir $data --json)
+    positions=$("${as_user[@]}" log-capturer positions list --data-dir $data --json)
     grep -q /var/log/app.log <<<"$positions"
     apt_install /next.deb
     same "$version+next" "$(in_root dpkg-query -W -f '${Version}' log-capturer)" 'the version'
     grep -q '^# changed here' "$root$config" || fail "the upgrade replaced $config"
     has $config.dpkg-dist
-    same "$positions" "$(as_user log-capturer positions list --data-dir $data --json)" 'positions after the upgrade'
+    same "$positions" "$("${as_user[@]}" log-capturer positions list --data-dir $data --json)" 'positions after the upgrade'
     # For the way back.
     same "$version" "$(cat "$root$previous/version")" 'the version that is kept'
     cmp "$work/first" "$root$previous/log-capturer" || fail 'what is kept is not the program before'
@@ -163,19 +165,27 @@ removes() {
     in_root id log-capturer >/dev/null || fail 'the user is gone: its number would go to another'
 }
 
-rm -rf "$root"
+deb=$(echo target/debian/log-capturer_*.deb)
 trap cleanup EXIT
-make_root
-build
-installs
+if [ "$stage" = prepare ]; then
+    rm -rf "$root"
+    step make_root
+    step build
+    trap - EXIT
+    # From here on without the host's network: its ports may be in use.
+    exec unshare --net config/deploy/deb/test.sh test
+fi
+ip link set lo up
+version=$(dpkg-deb -f "$deb" Version)
+step installs
 cp "$root/usr/bin/log-capturer" "$work/first"
-pages
-completes
-unit
-# Words that no other log has a part of: Loki pushes are compressed.
-runs qzxjv-wkyph-1
-build_next
-upgrades
-runs qzxjv-wkyph-2
-removes
+step pages
+step completes
+step unit
+# Words that no other log has a part of: pushes are compressed.
+step runs qzxjv-wkyph-1
+step build_next
+step upgrades
+step runs qzxjv-wkyph-2
+step removes
 echo "$(basename "$deb"): installed, run, upgraded, removed, purged"

@@ -8,6 +8,9 @@ cd "$(dirname "$0")/../../.."
 here=config/deploy/docker
 work=$PWD/target/docker-check
 . config/deploy/deb/loki.sh
+# Without the host's network: its ports may be in use.
+[ "${1:-}" = inside ] || exec unshare --net config/deploy/docker/check.sh inside
+ip link set lo up
 
 fail() { echo "$*" >&2; exit 1; }
 
