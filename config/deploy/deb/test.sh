@@ -133,16 +133,17 @@ runs() {
     has $data/shard-00/wal
 }
 
+position() { "${as_user[@]}" log-capturer positions export --data-dir $data | grep /var/log/app.log; }
+
 upgrades() {
     echo '# changed here' >>"$root$config"
-    local positions
-    positions=$("${as_user[@]}" log-capturer positions list --data-dir $data --json)
-    grep -q /var/log/app.log <<<"$positions"
+    local before
+    before=$(position)
     apt_install /next.deb
     same "$version+next" "$(in_root dpkg-query -W -f '${Version}' log-capturer)" 'the version'
     grep -q '^# changed here' "$root$config" || fail "the upgrade replaced $config"
     has $config.dpkg-dist
-    same "$positions" "$("${as_user[@]}" log-capturer positions list --data-dir $data --json)" 'positions after the upgrade'
+    same "$before" "$(position)" 'the position after the upgrade'
     # For the way back.
     same "$version" "$(cat "$root$previous/version")" 'the version that is kept'
     cmp "$work/first" "$root$previous/log-capturer" || fail 'what is kept is not the program before'
