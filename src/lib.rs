@@ -66,6 +66,8 @@ pub mod systemd;
 
 pub mod top;
 
+pub mod cli;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A panic of whoever held it ends the process.

@@ -1,7 +1,8 @@
-//! The command line.
+//! The program: what each command of [`log_capturer::cli`] does, and its exit code.
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use log_capturer::appliance;
+use log_capturer::cli::{Cli, Command};
 use log_capturer::dlq::command as dlq;
 use log_capturer::inspect as wal;
 use log_capturer::own_log;
@@ -12,73 +13,7 @@ use log_capturer::top;
 use perf::errors::ErrorKey;
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// Ships log files to Grafana Loki: durable before it is acknowledged, one thread per core.
-#[derive(Parser)]
-#[command(version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run until SIGTERM or SIGINT; a second one leaves at once.
-    Run {
-        /// The configuration file (YAML).
-        #[arg(long, value_name = "FILE", required_unless_present = "loki")]
-        config: Option<PathBuf>,
-        /// Without a file: where Loki is, such as http://127.0.0.1:3100.
-        #[arg(long, value_name = "URL", conflicts_with = "config", requires = "paths")]
-        loki: Option<String>,
-        /// Without a file: where the log is kept.
-        #[arg(
-            long,
-            value_name = "DIR",
-            default_value = "log-capturer-data",
-            conflicts_with = "config"
-        )]
-        data_dir: PathBuf,
-        /// Without a file: files, directories or globs to follow.
-        #[arg(value_name = "PATH", conflicts_with = "config")]
-        paths: Vec<String>,
-    },
-    /// Validate a configuration and print what it amounts to; exit 78 where it is wrong.
-    Check {
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
-    /// Configurations that were in force, what is different, and the way back to one.
-    #[command(subcommand)]
-    Config(settings::Command),
-    /// What Loki refused for good: look at it, send it again, remove it.
-    #[command(subcommand)]
-    Dlq(dlq::Command),
-    /// The write-ahead logs: look into them, verify them, export what is in them. Changes nothing.
-    #[command(subcommand)]
-    Wal(wal::Command),
-    /// How far each source was read: list it, export it, import it.
-    #[command(subcommand)]
-    Positions(positions::Command),
-    /// Which format is written in a data_dir: show it, and have the newest written.
-    #[command(subcommand)]
-    State(state::Command),
-    Top(top::Top),
-    /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
-    Demo {
-        /// How long lines are written.
-        #[arg(long, default_value_t = 15)]
-        seconds: u64,
-        /// Lines per second.
-        #[arg(long, default_value_t = 10_000)]
-        rate: u64,
-        /// A real Loki in place of the built-in receiver; verified by querying it.
-        #[arg(long, value_name = "URL")]
-        loki: Option<String>,
-    },
-}
 
 /// What a shell sees of a wrong configuration: sysexits' EX_CONFIG.
 const EXIT_CONFIG: u8 = 78;
