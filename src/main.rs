@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use config::Config;
 use log_capturer::appliance;
+use log_capturer::baseline;
 use log_capturer::dlq::command as dlq;
 use log_capturer::inspect as wal;
 use log_capturer::own_log;
@@ -63,6 +64,9 @@ enum Command {
     #[command(subcommand)]
     State(state::Command),
     Top(top::Top),
+    /// What instances do in a window: keep it, and hold it against another.
+    #[command(subcommand)]
+    Baseline(baseline::Command),
     /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
     Demo {
         /// How long lines are written.
@@ -110,6 +114,9 @@ fn main() -> ExitCode {
             ended("state", state::run(&command), state::CommandError::exit_code)
         }
         Command::Top(top) => ended("top", top::run(&top), top::Wrong::exit_code),
+        Command::Baseline(command) => {
+            ended("baseline", baseline::run(&command), baseline::CommandError::exit_code)
+        }
         Command::Demo { seconds, rate, loki } => demo(seconds, rate, loki),
     }
 }
@@ -126,7 +133,9 @@ fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8)
 
 /// The commands for what is in a data_dir, or runs.
 fn is_tool(command: &OsStr) -> bool {
-    ["dlq", "wal", "positions", "state", "top"].iter().any(|tool| command == *tool)
+    ["dlq", "wal", "positions", "state", "top", "baseline", "verify"]
+        .iter()
+        .any(|tool| command == *tool)
 }
 
 fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> ExitCode) -> ExitCode {

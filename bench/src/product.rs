@@ -63,6 +63,7 @@ pub struct Setup {
     pub more_sinks: Vec<String>,
     /// More keys of `server`.
     pub server_keys: Vec<String>,
+    pub metrics_listen: String,
     /// More keys of `metrics`.
     pub metrics_keys: Vec<String>,
     /// More sections, each a line such as `canary: { enabled: true }`.
@@ -88,6 +89,7 @@ impl Setup {
             sink_keys: Vec::new(),
             more_sinks: Vec::new(),
             server_keys: Vec::new(),
+            metrics_listen: "127.0.0.1:0".into(),
             metrics_keys: Vec::new(),
             more: Vec::new(),
             cores: "{}".into(),
@@ -122,13 +124,14 @@ impl Setup {
             "version: 1\ndata_dir: {:?}\ndrain_timeout: {}\ncores: {}\nsources:\n  files:\n    \
              - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}{more_sinks}wal: {}\n\
              server:\n  listen: \"127.0.0.1:0\"\n{server_keys}\
-             metrics:\n  listen: \"127.0.0.1:0\"\n{metrics_keys}{more}",
+             metrics:\n  listen: {:?}\n{metrics_keys}{more}",
             self.data_dir(),
             self.drain_timeout,
             self.cores,
             self.include,
             self.url,
             self.wal,
+            self.metrics_listen,
         )
     }
 }
