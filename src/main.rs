@@ -10,6 +10,7 @@ use log_capturer::own_log;
 use log_capturer::positions;
 use log_capturer::state::command as state;
 use log_capturer::top;
+use log_capturer::verify;
 use perf::errors::ErrorKey;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -67,6 +68,7 @@ enum Command {
     /// What instances do in a window: keep it, and hold it against another.
     #[command(subcommand)]
     Baseline(baseline::Command),
+    Verify(verify::Verify),
     /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
     Demo {
         /// How long lines are written.
@@ -116,6 +118,9 @@ fn main() -> ExitCode {
         Command::Top(top) => ended("top", top::run(&top), top::Wrong::exit_code),
         Command::Baseline(command) => {
             ended("baseline", baseline::run(&command), baseline::CommandError::exit_code)
+        }
+        Command::Verify(options) => {
+            ended("verify", verify::run(&options), verify::VerifyError::exit_code)
         }
         Command::Demo { seconds, rate, loki } => demo(seconds, rate, loki),
     }

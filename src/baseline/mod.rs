@@ -198,7 +198,7 @@ fn print_saved(baseline: &Baseline, out: &mut impl Write) -> std::io::Result<()>
 pub fn number(value: f64, unit: &str) -> String {
     match unit {
         "s" => format!("{:.1} ms", value * 1e3),
-        "of lines" => format!("{:.3} %", value * 100.0),
+        "of lines" | "share" => format!("{:.3} %", value * 100.0),
         "B" | "B/s" | "B/h" => format!("{:.1} M{unit}", value / 1e6),
         "1/s" => format!("{value:.1}"),
         "cores" => format!("{value:.3}"),

@@ -236,4 +236,4 @@ impl Point {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(crate) mod tests;
