@@ -197,11 +197,16 @@ impl Verify {
         let recent = plan.rollout.triggers.over.as_secs_f64();
         let named = |target: &Target| Window::new(target.name(), recent);
         let mut windows: Vec<Window> = plan.targets.iter().map(named).collect();
+        let mut announced = false;
         loop {
             let began = start.elapsed();
             let seen = target::look_at(&mut plan.targets, start, true);
             for (window, seen) in windows.iter_mut().zip(seen) {
                 window.take(seen);
+            }
+            if !announced {
+                self.announce();
+                announced = true;
             }
             if let Some(early) = self.early(plan, &windows) {
                 return (windows, Some(early));
@@ -215,6 +220,13 @@ impl Verify {
                 return (windows, Some(Judged::new("time", Verdict::NotEnoughData, why)));
             }
         }
+    }
+
+    /// Whoever waits for hours is told what for.
+    fn announce(&self) {
+        let [over, interval] = [self.over, self.targets.interval].map(config::duration_text);
+        let count = self.targets.targets.len();
+        eprintln!("looked at {count} instances once; now for {over}, every {interval}");
     }
 
     fn early(&self, plan: &Plan, windows: &[Window]) -> Option<Judged> {
