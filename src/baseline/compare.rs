@@ -8,6 +8,10 @@ use std::cmp::Ordering;
 /// Below so many lines, a latency is chance.
 pub const LINES_MIN: f64 = 1_000.0;
 
+/// Of memory, bytes an hour: less is none. Over a shorter time it says nothing: a process that has just started grows.
+const SLOPE_MIN: f64 = 1e6;
+const SLOPE_SECONDS_MIN: f64 = 600.0;
+
 /// What a tolerance is given for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
@@ -154,6 +158,11 @@ pub fn rows(a: &Figures, b: &Figures, tolerances: &Tolerances) -> Vec<Row> {
     rows
 }
 
+type Read = fn(&Latency) -> Option<f64>;
+
+const QUANTILES: [(&str, Read); 3] =
+    [("p50", |of| of.p50_seconds), ("p95", |of| of.p95_seconds), ("p99", |of| of.p99_seconds)];
+
 struct Table<'a> {
     a: &'a Figures,
     b: &'a Figures,
@@ -210,17 +219,12 @@ impl Table<'_> {
         for latency in all {
             let name = latency.name();
             let find = |of: &Figures| of.latency.iter().find(|of| of.name() == name).cloned();
-            let quantiles: [(&str, fn(&Latency) -> Option<f64>); 3] = [
-                ("p50", |of| of.p50_seconds),
-                ("p95", |of| of.p95_seconds),
-                ("p99", |of| of.p99_seconds),
-            ];
             let tolerance = if whole(latency) { Name::SourceToAck } else { Name::Stages };
             // Nothing goes that way on either side.
             if [self.a, self.b].iter().all(|of| find(of).is_none_or(|of| of.lines == 0.0)) {
                 continue;
             }
-            for (quantile, read) in quantiles {
+            for (quantile, read) in QUANTILES {
                 let of = |figures: &Figures| {
                     find(figures).filter(|of| of.lines >= LINES_MIN).and_then(|of| read(&of))
                 };
@@ -242,10 +246,9 @@ impl Table<'_> {
                 (Some(_), Some(_)) => Verdict::Same,
                 _ => Verdict::Shown,
             };
-        // A line that is straight by chance has an interval that is too narrow.
-        let large = |of: Option<f64>| of.is_some_and(|of| of.abs() >= 1e6);
+        let large = |of: Option<f64>| of.is_some_and(|of| of.abs() >= SLOPE_MIN);
         let (before, after) = (before.map(|of| of.per_hour), after.map(|of| of.per_hour));
-        let short = self.a.seconds.min(self.b.seconds) < 600.0;
+        let short = self.a.seconds.min(self.b.seconds) < SLOPE_SECONDS_MIN;
         let verdict =
             if short || !(large(before) || large(after)) { Verdict::Shown } else { verdict };
         Row { verdict, ..self.of("memory slope", "B/h", before, after) }

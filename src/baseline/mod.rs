@@ -89,7 +89,7 @@ pub enum CommandError {
     #[error("Prometheus knows no instance with {{{0}}} in that time; give another --selector")]
     NoInstance(Text),
     #[error("these cannot be compared: {0}")]
-    Incomparable(String),
+    Incomparable(Text),
     #[error("something is worse")]
     Worse,
     #[error(
@@ -209,7 +209,7 @@ pub fn number(value: f64, unit: &str) -> String {
 fn compare(options: &Compare) -> Result<(), CommandError> {
     let (a, b) = (Baseline::read(&options.before)?, Baseline::read(&options.after)?);
     let tolerances = Tolerances::of(&options.tolerances);
-    let pairs = compare::pairs(&a, &b).map_err(CommandError::Incomparable)?;
+    let pairs = compare::pairs(&a, &b).map_err(|why| CommandError::Incomparable(Text::of(&why)))?;
     let all: Vec<Row> =
         pairs.into_iter().flat_map(|(a, b)| compare::rows(a, b, &tolerances)).collect();
     let out = &mut BufWriter::new(std::io::stdout().lock());
@@ -237,8 +237,8 @@ fn print_compared(all: &[Row], out: &mut impl Write) -> std::io::Result<()> {
             _ => String::new(),
         };
         row([
-            of.instance.clone(),
-            of.name.clone(),
+            table::plain(&of.instance),
+            table::plain(&of.name),
             shown(of.before),
             shown(of.after),
             change,

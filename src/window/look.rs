@@ -1,6 +1,7 @@
 //! What an instance tells at one moment, of what a window is made of.
 
 use super::exposition::Sample;
+use crate::ask::Text;
 use std::collections::BTreeMap;
 
 /// A latency, by its stage, or [`TO_ACK`], and where it has one by sink.
@@ -196,7 +197,7 @@ impl Look {
         let value = if value.is_finite() { *value } else { return };
         let counts = &mut self.counts;
         let mut error = |what: &str| {
-            let reason = format!("{what}{}", sample.label("reason"));
+            let reason = format!("{what}{}", Text::of(sample.label("reason")));
             *counts.errors.entry(reason).or_default() += value;
         };
         match name.as_str() {
@@ -215,7 +216,10 @@ impl Look {
             "log_capturer_dlq_dropped_total" => counts.dropped += value,
             "log_capturer_dlq_entries" => self.dead_letters += value,
             "log_capturer_breakers_open" => {
-                *self.breakers_open.entry(sample.label("sink").into()).or_default() += value;
+                *self
+                    .breakers_open
+                    .entry(Text::of(sample.label("sink")).to_string())
+                    .or_default() += value;
             }
             "log_capturer_sink_lag_seconds" => self.lag_seconds = self.lag_seconds.max(value),
             "log_capturer_sink_unacked_lines" => self.unacked_lines += value,
@@ -231,8 +235,21 @@ impl Look {
     fn time(&mut self, sample: &Sample, value: f64) {
         let Ok(edge) = sample.label("le").parse::<f64>() else { return };
         let of = if sample.name == WHOLE { TO_ACK } else { sample.label("stage") };
-        let sink = sample.labels.get("sink").cloned();
-        self.counts.times.entry(Way { of: of.into(), sink }).or_default().put(edge, value);
+        let sink = sample.labels.get("sink").map(|sink| Text::of(sink).to_string());
+        self.counts
+            .times
+            .entry(Way { of: Text::of(of).to_string(), sink })
+            .or_default()
+            .put(edge, value);
+    }
+
+    /// Whether it was started anew since then. The time of a start is worked out from the host's clock: where that is
+    /// set, it moves by whole seconds, and the process goes on.
+    #[must_use]
+    pub fn is_of_another_process(&self, before: &Look) -> bool {
+        let moved = self.started - before.started;
+        let by_whole_seconds = (moved - moved.round()).abs() < 0.005;
+        !by_whole_seconds || self.counts.cpu_seconds < before.counts.cpu_seconds
     }
 
     /// Of all sinks.
@@ -271,6 +288,24 @@ mod tests {
         assert_eq!(acked, [("a", 7.0), ("b", 6.0)]);
         let missing = Look::of(1.0, &parse("a 1\n").unwrap()).unwrap_err();
         assert!(missing.contains(STARTED), "{missing}");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_no_restart() {
+        let of = |started: f64, cpu_seconds: f64| {
+            let counts = Counts { cpu_seconds, ..Counts::default() };
+            Look { started, counts, ..Look::default() }
+        };
+        let before = of(1_800_000_000.25, 7.0);
+        for (started, cpu, anew) in [
+            (1_800_000_000.25, 7.5, false),
+            (1_800_000_001.25, 7.5, false),
+            (1_799_990_000.25, 7.0, false),
+            (1_800_000_001.26, 7.5, true),
+            (1_800_000_001.25, 0.1, true),
+        ] {
+            assert_eq!(of(started, cpu).is_of_another_process(&before), anew, "{started} {cpu}");
+        }
     }
 
     #[test]

@@ -24,7 +24,8 @@ const POINTS_MAX: usize = 2_000;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     pub at: f64,
-    pub started: f64,
+    /// How often it was restarted before.
+    pub restarts: usize,
     pub lines_per_second: f64,
     pub cpu_cores: f64,
     pub memory_bytes: f64,
@@ -124,7 +125,7 @@ impl Window {
             return;
         };
         let look = self.last.as_ref().expect("just taken");
-        let restarted = look.started != last.started;
+        let restarted = look.is_of_another_process(&last);
         self.restarts += usize::from(restarted);
         let opened = look.breakers_open.iter().filter(|(sink, open)| {
             let before =
@@ -135,13 +136,11 @@ impl Window {
         // Of one that was started anew, all is new.
         let more = if restarted { look.counts.clone() } else { look.counts.since(&last.counts) };
         self.total.add(&more);
-        self.points.extend(Point::of(
-            look,
-            &more,
-            look.at - last.at,
-            self.points.last(),
-            self.step,
-        ));
+        let near = self.points.last().is_some_and(|last| look.at - last.at < self.step);
+        let seconds = look.at - last.at;
+        if seconds > 0.0 && !near {
+            self.points.push(Point::of(look, &more, seconds, self.restarts));
+        }
         self.recent.push_back((look.at, more));
         let oldest = look.at - self.recent_seconds;
         while self.recent.front().is_some_and(|(at, _)| *at <= oldest) {
@@ -201,29 +200,18 @@ impl Window {
     /// Of the process that runs now.
     #[must_use]
     pub fn memory_slope(&self) -> Option<Slope> {
-        let started = self.last.as_ref()?.started;
-        let points = self.points.iter().filter(|point| point.started == started);
+        let points = self.points.iter().filter(|point| point.restarts == self.restarts);
         let points: Vec<_> = points.map(|point| (point.at, point.memory_bytes)).collect();
         slope::slope(&points)
     }
 }
 
 impl Point {
-    /// None where the last one is too near.
-    fn of(
-        look: &Look,
-        more: &Counts,
-        seconds: f64,
-        last: Option<&Point>,
-        step: f64,
-    ) -> Option<Point> {
-        if seconds <= 0.0 || last.is_some_and(|last| look.at - last.at < step) {
-            return None;
-        }
+    fn of(look: &Look, more: &Counts, seconds: f64, restarts: usize) -> Point {
         let slowest = more.slowest().map(|(_, buckets)| buckets);
-        Some(Point {
+        Point {
             at: look.at,
-            started: look.started,
+            restarts,
             lines_per_second: more.lines / seconds,
             cpu_cores: more.cpu_seconds / seconds,
             memory_bytes: look.memory_bytes,
@@ -231,7 +219,7 @@ impl Point {
             p50_seconds: slowest.and_then(|buckets| buckets.quantile(0.5)),
             p99_seconds: slowest.and_then(|buckets| buckets.quantile(0.99)),
             error_ratio: more.error_ratio(),
-        })
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Window;
 use super::exposition::Sample;
 use super::look::{self, Look};
-use crate::ask::{Failure, Server};
+use crate::ask::{Failure, Server, Text};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,7 +59,7 @@ fn window(
     now: f64,
     seconds: f64,
 ) -> Result<Window, Failure> {
-    let mut window = Window::new(instance.to_owned(), seconds);
+    let mut window = Window::new(Text::of(instance).to_string(), seconds);
     let quoted = instance.replace('\\', "\\\\").replace('"', "\\\"");
     let names = look::NAMES.join("|");
     let comma = if selector.trim().is_empty() { "" } else { "," };
