@@ -12,6 +12,13 @@ pub const LINES_MIN: f64 = 1_000.0;
 const SLOPE_MIN: f64 = 1e6;
 const SLOPE_SECONDS_MIN: f64 = 600.0;
 
+/// Below so many looks, nothing is known.
+const LOOKS_MIN: usize = 5;
+/// How many standard errors a difference has to be apart for 95 %.
+const ERRORS_MIN: f64 = 2.0;
+/// It need not hurry.
+const ACK: &str = "ack";
+
 /// What a tolerance is given for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
@@ -140,28 +147,40 @@ pub fn rows(a: &Figures, b: &Figures, tolerances: &Tolerances) -> Vec<Row> {
     let table = Table { a, b, tolerances };
     let (more, less) = (Ordering::Greater, Ordering::Less);
     let mut rows = vec![
-        table.row("lines/s", Name::LinesPerSecond, "1/s", more, |of| Some(of.lines_per_second)),
-        table.row("bytes/s", Name::BytesPerSecond, "B/s", more, |of| Some(of.bytes_per_second)),
+        table.row("lines/s", Name::LinesPerSecond, "1/s", more, |of| {
+            Some((of.lines_per_second, of.lines_per_second_error))
+        }),
+        table.row("bytes/s", Name::BytesPerSecond, "B/s", more, |of| {
+            Some((of.bytes_per_second, of.bytes_per_second_error))
+        }),
     ];
     rows.extend(table.latencies());
     rows.extend([
-        table.row("errors", Name::Errors, "of lines", less, |of| of.error_ratio),
-        table.row("dead letters", Name::DeadLetters, "", less, |of| Some(of.dead_letters_more)),
-        table.row("CPU", Name::Cpu, "cores", less, |of| Some(of.cpu_cores)),
-        table.row("memory", Name::Memory, "B", less, |of| Some(of.memory_bytes)),
+        table.row("errors", Name::Errors, "of lines", less, |of| Some((of.error_ratio?, None))),
+        table.row("dead letters", Name::DeadLetters, "", less, |of| {
+            Some((of.dead_letters_more, None))
+        }),
+        table.row("CPU", Name::Cpu, "cores", less, |of| Some((of.cpu_cores, of.cpu_cores_error))),
+        table.row("memory", Name::Memory, "B", less, |of| Some((of.memory_bytes, None))),
         table.slope(),
-        table.row("descriptors", Name::OpenFds, "", less, |of| Some(of.open_fds)),
-        table.row("threads", Name::Threads, "", less, |of| Some(of.threads)),
+        table.row("descriptors", Name::OpenFds, "", less, |of| Some((of.open_fds, None))),
+        table.row("threads", Name::Threads, "", less, |of| Some((of.threads, None))),
         table.count("restarts", |of| of.restarts),
         table.count("breaker openings", |of| of.breaker_openings),
     ]);
     rows
 }
 
-type Read = fn(&Latency) -> Option<f64>;
+/// A figure and its standard error, where that is known.
+type Known = (f64, Option<f64>);
 
-const QUANTILES: [(&str, Read); 3] =
-    [("p50", |of| of.p50_seconds), ("p95", |of| of.p95_seconds), ("p99", |of| of.p99_seconds)];
+type Read = fn(&Latency) -> Option<Known>;
+
+const QUANTILES: [(&str, Read); 3] = [
+    ("p50", |of| Some((of.p50_seconds?, of.p50_error))),
+    ("p95", |of| Some((of.p95_seconds?, of.p95_error))),
+    ("p99", |of| Some((of.p99_seconds?, of.p99_error))),
+];
 
 struct Table<'a> {
     a: &'a Figures,
@@ -194,18 +213,22 @@ impl Table<'_> {
         tolerance: Name,
         unit: &'static str,
         good: Ordering,
-        of: impl Fn(&Figures) -> Option<f64>,
+        of: impl Fn(&Figures) -> Option<Known>,
     ) -> Row {
         let (before, after) = (of(self.a), of(self.b));
         let known = NAMES.iter().find(|(known, ..)| *known == tolerance);
         let floor = known.expect("all are there").3;
         let tolerance = self.tolerances.get(tolerance);
+        let looks = self.a.looks.min(self.b.looks);
         let verdict = match (before, after) {
-            (Some(before), Some(after)) => {
-                judge(before, after, (tolerance * before.abs()).max(floor), good)
+            (Some((before, error)), Some((after, other))) if looks >= LOOKS_MIN => {
+                let both = error.unwrap_or(0.0).hypot(other.unwrap_or(0.0));
+                let allowed = (tolerance * before.abs()).max(floor).max(ERRORS_MIN * both);
+                judge(before, after, allowed, good)
             }
             _ => Verdict::NotEnough,
         };
+        let [before, after] = [before, after].map(|known| known.map(|(value, _)| value));
         Row { tolerance: Some(tolerance), verdict, ..self.of(name, unit, before, after) }
     }
 
@@ -229,7 +252,12 @@ impl Table<'_> {
                     find(figures).filter(|of| of.lines >= LINES_MIN).and_then(|of| read(&of))
                 };
                 let title = format!("{name} {quantile}");
-                rows.push(self.row(title, tolerance, "s", Ordering::Less, of));
+                let row = self.row(title, tolerance, "s", Ordering::Less, of);
+                rows.push(if latency.of == ACK {
+                    Row { verdict: Verdict::Shown, tolerance: None, ..row }
+                } else {
+                    row
+                });
             }
         }
         rows
@@ -285,6 +313,7 @@ mod tests {
         Figures {
             instance: "a".into(),
             seconds: 60.0,
+            looks: 13,
             lines: 5_000.0,
             lines_per_second: 1_000.0,
             bytes_per_second: 1e5,
@@ -327,10 +356,23 @@ mod tests {
     }
 
     #[test]
+    fn what_moves_as_much_by_itself_is_the_same() {
+        let slow = |error: f64| {
+            move |of: &mut Figures| {
+                of.latency[1].p99_seconds = Some(0.2);
+                of.latency[1].p99_error = Some(error);
+            }
+        };
+        assert_eq!(verdict(slow(0.04), "source_to_ack p99", &[]), Verdict::Worse);
+        assert_eq!(verdict(slow(0.06), "source_to_ack p99", &[]), Verdict::Same);
+    }
+
+    #[test]
     fn what_was_measured_too_little_is_no_verdict() {
         let few = |of: &mut Figures| of.latency[1].lines = 999.0;
         assert_eq!(verdict(few, "source_to_ack p50", &[]), Verdict::NotEnough);
         assert_eq!(verdict(|of| of.error_ratio = None, "errors", &[]), Verdict::NotEnough);
+        assert_eq!(verdict(|of| of.looks = 4, "lines/s", &[]), Verdict::NotEnough);
         assert_eq!(verdict(|_| (), "memory slope", &[]), Verdict::Shown);
     }
 

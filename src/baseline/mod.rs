@@ -19,7 +19,8 @@ const SAVE: &str = "\
 Exit code: 0; 1 it failed, or an instance was not seen twice; 78 wrong arguments.";
 const COMPARE: &str = "\
 Names for --tolerance: lines_per_second, bytes_per_second, errors, dead_letters and threads may be 10% worse by \
-default; cpu, memory and open_fds 20%; source_to_ack and stages 25%.
+default; cpu, memory and open_fds 20%; source_to_ack and stages 25%. A difference that is less than twice the \
+standard error of what moves by itself is none, nor is one of 2 ms.
 
 Exit code: 0 nothing is worse; 1 something is; 2 they cannot be compared, or too little was measured; 78 wrong \
 arguments, or a file that is no baseline.";
@@ -199,6 +200,7 @@ pub fn number(value: f64, unit: &str) -> String {
     match unit {
         "s" => format!("{:.1} ms", value * 1e3),
         "of lines" | "share" => format!("{:.3} %", value * 100.0),
+        "B" | "B/s" | "B/h" if value.abs() < 1e6 => format!("{:.1} k{unit}", value / 1e3),
         "B" | "B/s" | "B/h" => format!("{:.1} M{unit}", value / 1e6),
         "1/s" => format!("{value:.1}"),
         "cores" => format!("{value:.3}"),

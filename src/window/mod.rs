@@ -4,6 +4,7 @@
 //! [`Window`] takes one after the other, and [`figures`] are what came of it. Latency is the difference of the histograms
 //! between looks: what was before the window is not in it. It stays as small for hours as for minutes.
 
+pub mod batches;
 pub mod exposition;
 pub mod figures;
 pub mod look;
@@ -12,6 +13,7 @@ pub mod slope;
 pub mod target;
 
 use crate::health::Level;
+use batches::Batches;
 use look::{Counts, Look};
 use slope::Slope;
 use std::collections::VecDeque;
@@ -46,6 +48,7 @@ pub struct Window {
     /// What came between them.
     pub total: Counts,
     recent: VecDeque<(f64, Counts)>,
+    pub batches: Batches,
     pub points: Vec<Point>,
     step: f64,
     pub looks: usize,
@@ -72,6 +75,7 @@ impl Window {
             last: None,
             total: Counts::default(),
             recent: VecDeque::new(),
+            batches: Batches::default(),
             points: Vec::new(),
             step: 0.0,
             looks: 0,
@@ -138,6 +142,7 @@ impl Window {
         self.total.add(&more);
         let near = self.points.last().is_some_and(|last| look.at - last.at < self.step);
         let seconds = look.at - last.at;
+        self.batches.take(seconds, &more);
         if seconds > 0.0 && !near {
             self.points.push(Point::of(look, &more, seconds, self.restarts));
         }

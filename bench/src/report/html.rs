@@ -5,9 +5,9 @@ use maud::{DOCTYPE, PreEscaped, html};
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:900px;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
 table{border-collapse:collapse;width:100%}td,th{padding:.25rem .6rem;text-align:left;border-bottom:1px solid #ddd}\
-td.n{text-align:right;font-variant-numeric:tabular-nums}.ok{color:#00734f}.missed{color:#b00020;font-weight:600}\
+td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.ok{color:#00734f}.missed{color:#b00020;font-weight:600}\
 svg{width:100%;height:auto}code{background:#f3f3f3;padding:.1rem .3rem}dl{display:grid;grid-template-columns:8rem 1fr}dd{margin:0;overflow-wrap:anywhere}\
-td{overflow-wrap:anywhere}.verdict{font-size:1.6rem;font-weight:600}";
+td{overflow-wrap:break-word}.verdict{font-size:1.6rem;font-weight:600}";
 
 /// What stands on a page, from top to bottom.
 #[derive(Debug, Clone, Default)]
