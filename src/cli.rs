@@ -1,11 +1,13 @@
 //! The command line: what `--help`, the man pages and the completions of shells are made of.
 
+use crate::baseline;
 use crate::dlq::command as dlq;
 use crate::inspect as wal;
 use crate::positions;
 use crate::settings::command as settings;
 use crate::state::command as state;
 use crate::top;
+use crate::verify;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -60,6 +62,10 @@ pub enum Command {
     #[command(subcommand)]
     State(state::Command),
     Top(top::Top),
+    /// What instances do in a window: keep it, and hold it against another.
+    #[command(subcommand)]
+    Baseline(baseline::Command),
+    Verify(verify::Verify),
     /// See it work: live logs, rotations, a Loki-compatible receiver, and a verdict.
     Demo {
         /// How long lines are written.

@@ -47,6 +47,8 @@ pub mod inspect;
 pub mod positions;
 pub mod state;
 
+pub mod ask;
+
 pub mod place;
 #[cfg(test)]
 mod simulation;
@@ -67,6 +69,10 @@ pub mod systemd;
 pub mod top;
 
 pub mod cli;
+
+pub mod baseline;
+pub mod verify;
+pub mod window;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use log_capturer::appliance;
+use log_capturer::baseline;
 use log_capturer::cli::{Cli, Command};
 use log_capturer::dlq::command as dlq;
 use log_capturer::inspect as wal;
@@ -10,6 +11,7 @@ use log_capturer::positions;
 use log_capturer::settings::{Settings, command as settings};
 use log_capturer::state::command as state;
 use log_capturer::top;
+use log_capturer::verify;
 use perf::errors::ErrorKey;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -51,6 +53,12 @@ fn main() -> ExitCode {
             ended("state", state::run(&command), state::CommandError::exit_code)
         }
         Command::Top(top) => ended("top", top::run(&top), top::Wrong::exit_code),
+        Command::Baseline(command) => {
+            ended("baseline", baseline::run(&command), baseline::CommandError::exit_code)
+        }
+        Command::Verify(options) => {
+            ended("verify", verify::run(&options), verify::VerifyError::exit_code)
+        }
         Command::Demo { seconds, rate, loki } => demo(seconds, rate, loki),
     }
 }
@@ -67,7 +75,9 @@ fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8)
 
 /// The commands for what is in a data_dir, or runs.
 fn is_tool(command: &OsStr) -> bool {
-    ["config", "dlq", "wal", "positions", "state", "top"].iter().any(|tool| command == *tool)
+    ["baseline", "config", "dlq", "positions", "state", "top", "verify", "wal"]
+        .iter()
+        .any(|tool| command == *tool)
 }
 
 fn with<T>(config: Result<T, config::Errors>, act: impl FnOnce(T) -> ExitCode) -> ExitCode {

@@ -1,6 +1,6 @@
 //! What the product shows of itself, as those see it who watch it.
 
-mod prometheus;
+pub mod prometheus;
 
 use crate::bed::{Bed, agent, eventually, stop};
 use crate::crash::disks::{Mounted, made};

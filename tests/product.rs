@@ -15,6 +15,7 @@
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`tools`]: the commands for what a data_dir holds;
 //! - [`top`]: the dashboard, in a terminal;
+//! - [`verify`]: baselines, and go or no-go of a rollout;
 //! - [`golden`]: what other versions left on the disk;
 //! - [`observe`]: what it shows of itself;
 //! - [`own_log`]: what it says of itself;
@@ -50,3 +51,4 @@ mod sink;
 mod stops;
 mod tools;
 mod top;
+mod verify;

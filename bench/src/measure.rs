@@ -65,21 +65,10 @@ impl Stage {
         stages.into_iter().map(|(name, buckets)| Stage { name, buckets }).collect()
     }
 
-    /// Interpolated within the bucket, as Prometheus does; of the last bucket its lower edge.
+    /// Nothing where nothing was measured.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Duration {
-        let total = self.buckets.last().map_or(0.0, |(_, count)| *count);
-        let rank = quantile * total;
-        let mut below = (0.0, 0.0);
-        for (edge, count) in &self.buckets {
-            if total > 0.0 && *count >= rank && *count > below.1 {
-                let share = (rank - below.1) / (count - below.1);
-                let edge = if edge.is_finite() { *edge } else { below.0 };
-                return Duration::from_secs_f64(below.0 + (edge - below.0) * share);
-            }
-            below = (*edge, *count);
-        }
-        Duration::ZERO
+        Duration::from_secs_f64(self::quantile(&self.buckets, quantile).unwrap_or(0.0))
     }
 
     #[must_use]
@@ -92,6 +81,24 @@ impl Stage {
             })
             .collect()
     }
+}
+
+/// Of upper edges, and how many are below each. Interpolated within the bucket, as Prometheus does; of the last
+/// bucket its lower edge. None where nothing was counted.
+#[must_use]
+pub fn quantile(buckets: &[(f64, f64)], quantile: f64) -> Option<f64> {
+    let total = buckets.last().map_or(0.0, |(_, count)| *count);
+    let rank = quantile * total;
+    let mut below = (0.0, 0.0);
+    for (edge, count) in buckets {
+        if total > 0.0 && *count >= rank && *count > below.1 {
+            let share = (rank - below.1) / (count - below.1);
+            let edge = if edge.is_finite() { *edge } else { below.0 };
+            return Some(below.0 + (edge - below.0) * share);
+        }
+        below = (*edge, *count);
+    }
+    None
 }
 
 /// A look at the product.

@@ -61,8 +61,10 @@ pub struct Setup {
     pub sink_keys: Vec<String>,
     /// More sinks, each a line such as `other: { type: loki, url: "http://127.0.0.1:3100" }`.
     pub more_sinks: Vec<String>,
+    pub server_listen: String,
     /// More keys of `server`.
     pub server_keys: Vec<String>,
+    pub metrics_listen: String,
     /// More keys of `metrics`.
     pub metrics_keys: Vec<String>,
     /// More sections, each a line such as `canary: { enabled: true }`.
@@ -87,7 +89,9 @@ impl Setup {
             url: url.into(),
             sink_keys: Vec::new(),
             more_sinks: Vec::new(),
+            server_listen: "127.0.0.1:0".into(),
             server_keys: Vec::new(),
+            metrics_listen: "127.0.0.1:0".into(),
             metrics_keys: Vec::new(),
             more: Vec::new(),
             cores: "{}".into(),
@@ -121,14 +125,16 @@ impl Setup {
         format!(
             "version: 1\ndata_dir: {:?}\ndrain_timeout: {}\ncores: {}\nsources:\n  files:\n    \
              - include: {:?}\n{file_keys}sinks:\n  loki:\n    url: {:?}\n{sink_keys}{more_sinks}wal: {}\n\
-             server:\n  listen: \"127.0.0.1:0\"\n{server_keys}\
-             metrics:\n  listen: \"127.0.0.1:0\"\n{metrics_keys}{more}",
+             server:\n  listen: {:?}\n{server_keys}\
+             metrics:\n  listen: {:?}\n{metrics_keys}{more}",
             self.data_dir(),
             self.drain_timeout,
             self.cores,
             self.include,
             self.url,
             self.wal,
+            self.server_listen,
+            self.metrics_listen,
         )
     }
 }

@@ -24,6 +24,8 @@ mod error;
 
 mod offsets;
 
+pub mod rollout;
+
 pub use dlq::{Dlq, Reprocess, WhenFull};
 pub use error::{Errors, Problem};
 pub use log::{Format, Level, Log};

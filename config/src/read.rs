@@ -16,6 +16,7 @@ pub struct Reader<'a> {
 }
 
 /// A map of the tree. A key that nobody asked for is a problem.
+#[derive(Default)]
 pub struct Section {
     path: String,
     pub line: usize,
@@ -254,7 +255,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `read` gives the value, or a hint.
-    fn value<T>(
+    pub fn value<T>(
         &mut self,
         of: &mut Section,
         key: &'static str,

@@ -2,12 +2,12 @@
 //! version tells other things. No text in it can be a command to a terminal.
 
 use super::Wrong;
+use crate::ask::{Server, Text};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Deref;
 use std::time::Duration;
 
 /// What was measured last is there.
@@ -196,60 +196,6 @@ pub struct Source {
     pub lag_seconds: Number,
 }
 
-/// Printable: control characters, and those that turn the direction of text, are written out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Text(String);
-
-impl Text {
-    #[must_use]
-    pub fn of(text: &str) -> Text {
-        let write = |c: char| match c {
-            c if c.is_control() || is_unseen(c) => c.escape_default().to_string(),
-            c => c.into(),
-        };
-        Text(text.chars().map(write).collect())
-    }
-}
-
-/// Changes how others look, and has no look of its own.
-fn is_unseen(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-impl Deref for Text {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Text {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Text, D::Error> {
-        struct Read;
-
-        impl Visitor<'_> for Read {
-            type Value = Text;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a text")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
-                Ok(Text::of(text))
-            }
-        }
-
-        from.deserialize_str(Read)
-    }
-}
-
 impl<'de> Deserialize<'de> for Stage {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Stage, D::Error> {
         struct Read;
@@ -311,57 +257,20 @@ impl Sort {
 
 /// Asks one instance.
 #[derive(Debug, Clone)]
-pub struct Client {
-    agent: ureq::Agent,
-    url: String,
-}
+pub struct Client(Server);
 
 impl Client {
     pub fn new(url: &str) -> Result<Client, Wrong> {
-        let url = url.trim_end_matches('/');
-        let parts = url.parse::<ureq::http::Uri>().ok();
-        let scheme =
-            parts.as_ref().and_then(|url| url.scheme_str().filter(|_| url.host().is_some()));
-        if !matches!(scheme, Some("http" | "https")) || url.contains(['?', '#']) {
-            return Err(Wrong::Url(Text::of(url)));
-        }
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            // It is not far, and whoever names one means that one.
-            .proxy(None)
-            .max_redirects(0)
-            .build();
-        Ok(Client { agent: agent.into(), url: url.to_owned() })
+        Server::new(url).map(Client).ok_or_else(|| Wrong::Url(Text::of(url)))
     }
 
     pub fn stats(&self) -> Result<Stats, Wrong> {
-        self.get("/stats", ANSWER_TIME_MAX)
+        Ok(self.0.json("/stats", ANSWER_TIME_MAX, ANSWER_BYTES_MAX)?)
     }
 
     pub fn positions(&self, sort: Sort) -> Result<Positions, Wrong> {
-        self.get(&format!("/positions?sort={}&limit={SOURCES}", sort.name()), SOURCES_TIME_MAX)
-    }
-
-    fn get<T: for<'de> Deserialize<'de>>(&self, path: &str, limit: Duration) -> Result<T, Wrong> {
-        let url = format!("{}{path}", self.url);
-        let unreached = |error: ureq::Error| Wrong::Unreached {
-            url: Text::of(&self.url),
-            error: Text::of(&error.to_string()),
-        };
-        let request = self.agent.get(&url).config().timeout_global(Some(limit)).build();
-        let mut response = request.call().map_err(unreached)?;
-        let status = response.status();
-        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
-        let body = body.read_to_vec().map_err(unreached)?;
-        let unlike = |what: String| Wrong::Unlike { url: Text::of(&url), what: Text::of(&what) };
-        if !status.is_success() {
-            // Its own words, where it has some.
-            let said: Option<Value> = serde_json::from_slice(&body).ok();
-            let said = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or_default();
-            let said = said.chars().take(200).collect::<String>();
-            return Err(unlike(format!("{status} {said}").trim_end().to_owned()));
-        }
-        serde_json::from_slice(&body).map_err(|error| unlike(error.to_string()))
+        let path = format!("/positions?sort={}&limit={SOURCES}", sort.name());
+        Ok(self.0.json(&path, SOURCES_TIME_MAX, ANSWER_BYTES_MAX)?)
     }
 }
 
@@ -398,14 +307,6 @@ mod tests {
         for text in ["{}", "[]", "null", r#"{"version":3}"#, r#"{"version":"1","shards":7}"#] {
             assert!(read(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_text_is_no_command() {
-        let text = "a\u{1b}]0;x\u{7}\u{9b}2J\r\n\t\u{202e}ü\u{feff}\u{7f}";
-        let clean = Text::of(text);
-        assert!(!clean.chars().any(|c| c.is_control() || is_unseen(c)), "{clean}");
-        assert!(clean.contains('ü') && clean.contains("\\u{1b}"), "{clean}");
     }
 
     #[test]

@@ -11,8 +11,9 @@ pub mod view;
 #[cfg(test)]
 mod tests;
 
+use crate::ask::{Failure, Text};
 use clap::Args;
-use fetch::{Client, Sort, Text};
+use fetch::{Client, Sort};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
@@ -70,6 +71,15 @@ pub enum Wrong {
     Terminal(std::io::Error),
     #[error("standard output: {0}")]
     Output(std::io::Error),
+}
+
+impl From<Failure> for Wrong {
+    fn from(failure: Failure) -> Wrong {
+        match failure {
+            Failure::Unreached { url, error } => Wrong::Unreached { url, error },
+            Failure::Unlike { url, what } => Wrong::Unlike { url, what },
+        }
+    }
 }
 
 impl Wrong {

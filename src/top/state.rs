@@ -1,6 +1,7 @@
 //! What is shown and how: by what was answered, and by keys.
 
-use super::fetch::{Positions, Sort, Stats, Text};
+use super::fetch::{Positions, Sort, Stats};
+use crate::ask::Text;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,10 +1,11 @@
 //! What is shown, on terminals of all sizes.
 
 use super::draw::draw;
-use super::fetch::{Positions, Sort, Stats, Text};
+use super::fetch::{Positions, Sort, Stats};
 use super::state::{News, Pane, State};
 use super::view::View;
 use super::{Ask, Screen, ask, interval};
+use crate::ask::Text;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;

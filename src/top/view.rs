@@ -1,8 +1,7 @@
 //! What is shown of a snapshot, as texts and tables: nothing here knows a terminal.
 
-use super::fetch::{
-    Alarm, Number, Positions, Quantiles, Shard, Sink, Sort, Source, Stage, Stats, Text,
-};
+use super::fetch::{Alarm, Number, Positions, Quantiles, Shard, Sink, Sort, Source, Stage, Stats};
+use crate::ask::Text;
 use std::io::Write;
 
 /// How something is meant. A word says so as well wherever it matters.

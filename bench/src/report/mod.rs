@@ -7,6 +7,7 @@ mod machine;
 mod plot;
 
 pub use hgrm::{curve, write as write_hgrm};
+pub use html::{Cell, Kind, Page, Table as PageTable};
 pub use machine::Machine;
 pub use plot::{Plot, Scale, Series};
 
