@@ -48,6 +48,7 @@ pub mod positions;
 pub mod state;
 
 pub mod place;
+pub mod preflight;
 #[cfg(test)]
 mod simulation;
 pub mod table;

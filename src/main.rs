@@ -7,6 +7,7 @@ use log_capturer::dlq::command as dlq;
 use log_capturer::inspect as wal;
 use log_capturer::own_log;
 use log_capturer::positions;
+use log_capturer::preflight;
 use log_capturer::state::command as state;
 use log_capturer::top;
 use perf::errors::ErrorKey;
@@ -50,6 +51,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    Preflight(preflight::Preflight),
     /// What Loki refused for good: look at it, send it again, remove it.
     #[command(subcommand)]
     Dlq(dlq::Command),
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
             print!("{}", config.to_yaml());
             ExitCode::SUCCESS
         }),
+        Command::Preflight(preflight) => ExitCode::from(preflight::run(&preflight)),
         Command::Dlq(command) => ended("dlq", dlq::run(&command), dlq::CommandError::exit_code),
         Command::Wal(command) => ended("wal", wal::run(&command), wal::CommandError::exit_code),
         Command::Positions(command) => {
@@ -124,9 +127,9 @@ fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8)
     }
 }
 
-/// The commands for what is in a data_dir, or runs.
+/// The commands for what is in a data_dir, runs, or is to run.
 fn is_tool(command: &OsStr) -> bool {
-    ["dlq", "wal", "positions", "state", "top"].iter().any(|tool| command == *tool)
+    ["dlq", "wal", "positions", "state", "top", "preflight"].iter().any(|tool| command == *tool)
 }
 
 fn with(config: Result<Config, config::Errors>, act: impl FnOnce(&Config) -> ExitCode) -> ExitCode {

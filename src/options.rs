@@ -38,6 +38,9 @@ const OPEN_IDLE_MAX: Duration = Duration::from_secs(60);
 const WATCHES_MAX: usize = 100_000;
 const FILES_MAX: usize = 1_000_000;
 
+/// A shard's share of the quota that holds several of the largest frames.
+pub const SHARE_BYTES_MIN: u64 = 8 << 20;
+
 /// Of a dead-letter queue: a frame of several entries before compression, and its segments.
 const DLQ_FRAME_RAW_BYTES_MAX: u64 = 1 << 20;
 const DLQ_SEGMENT_BYTES_MAX: u64 = 16 << 20;
@@ -100,6 +103,18 @@ fn alone(config: &Config) -> alone::Limits {
 fn alone_pushed(config: &Config, count: usize) -> alone::Limits {
     let limits = alone(config);
     alone::Limits { stream_rate: limits.stream_rate / count as u64, ..limits }
+}
+
+/// Refuses a quota that is too small for so many shards.
+pub fn check_shares(config: &Config, count: usize) -> Result<(), String> {
+    if config.wal.bytes_max / (count as u64) >= SHARE_BYTES_MIN {
+        return Ok(());
+    }
+    Err(format!(
+        "wal.bytes_max: expected at least {} MiB, 8 MiB for each of {count} shards (those that an \
+         earlier run left under data_dir count); raise it, or set fewer cores.shards",
+        (SHARE_BYTES_MIN >> 20) * count as u64
+    ))
 }
 
 /// The options of shard `number` of `count`.
@@ -234,11 +249,29 @@ pub fn http(config: &Config) -> http::Options {
     }
 }
 
+/// What a run takes of descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    /// For all but connections.
+    pub kept: u64,
+    /// With the least of connections that there are.
+    pub min: u64,
+    /// With all that are allowed.
+    pub max: u64,
+}
+
+#[must_use]
+pub fn descriptors(config: &Config) -> Descriptors {
+    let kept = config.sources.open_files_max as u64 + DESCRIPTORS_KEPT;
+    let max = kept + config.server.limits.connections_max as u64;
+    Descriptors { kept, min: kept + CONNECTIONS_MIN, max }
+}
+
 #[must_use]
 /// `descriptors` is what this process may have: connections leave enough of them for everything else.
 pub fn doorman(config: &Config, descriptors: u64) -> http::Doorman {
     let limits = &config.server.limits;
-    let others = config.sources.open_files_max as u64 + DESCRIPTORS_KEPT;
+    let others = self::descriptors(config).kept;
     let left = descriptors.saturating_sub(others).max(CONNECTIONS_MIN);
     let left = usize::try_from(left).unwrap_or(usize::MAX);
     if left < limits.connections_max {

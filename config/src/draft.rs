@@ -30,11 +30,7 @@ impl Draft {
         Ok(Draft::of(tree, file, variable))
     }
 
-    pub(crate) fn of(
-        tree: Node,
-        file: &str,
-        variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Draft {
+    pub(crate) fn of(tree: Node, file: &str, variable: &dyn Fn(&str) -> Option<String>) -> Draft {
         let (config, problems) = check::config(tree, variable);
         let errors = (!problems.is_empty()).then(|| Errors::new(file, problems));
         Draft { config, errors }
@@ -64,7 +60,9 @@ impl Draft {
 fn is_within(one: &str, other: &str) -> bool {
     let (short, long) = if one.len() < other.len() { (one, other) } else { (other, one) };
     short.is_empty()
-        || long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        || long
+            .strip_prefix(short)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 #[cfg(test)]

@@ -342,6 +342,11 @@ impl Client {
         self.get(&format!("/positions?sort={}&limit={SOURCES}", sort.name()), SOURCES_TIME_MAX)
     }
 
+    /// The configuration in force.
+    pub fn config(&self) -> Result<Value, Wrong> {
+        self.get("/config", ANSWER_TIME_MAX)
+    }
+
     fn get<T: for<'de> Deserialize<'de>>(&self, path: &str, limit: Duration) -> Result<T, Wrong> {
         let url = format!("{}{path}", self.url);
         let unreached = |error: ureq::Error| Wrong::Unreached {
