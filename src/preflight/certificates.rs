@@ -3,7 +3,6 @@
 use super::clients;
 use super::finding::{Finding, Level};
 use crate::push::{self, tls};
-use crate::table;
 use config::Config;
 use perf::clock::unix_ns;
 use serde_json::json;
@@ -73,7 +72,7 @@ impl Term {
     }
 
     fn text(&self, now_s: i64) -> String {
-        let (subject, time) = (&self.subject, |s: i64| table::time(s * 1_000_000_000));
+        let subject = &self.subject;
         let days = (self.to_s - now_s) / DAY_S;
         if self.from_s > now_s {
             format!("{subject}: not valid before {}", time(self.from_s))
@@ -83,6 +82,11 @@ impl Term {
             format!("{subject}: expires on {}, in {days} days", time(self.to_s))
         }
     }
+}
+
+/// Certificates may be valid for longer than nanoseconds can tell.
+fn time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
 }
 
 /// Of a bundle one authority may do: those that have expired are a warning where others have not.
@@ -121,6 +125,7 @@ mod tests {
             (-9, -2, Level::NoGo, "2 days ago"),
             (-9, 0, Level::NoGo, "0 days ago"),
             (1, 99, Level::NoGo, "not valid before"),
+            (-9, 800_000, Level::Ok, "in 800000 days"),
         ] {
             let found = judged(&[term(from, to)], false);
             assert_eq!(found.level, level, "{found:?}");
