@@ -36,7 +36,7 @@ pub fn changes(config: &Config, against: Option<&Path>) -> Vec<Finding> {
         Some(file) => (file.display().to_string(), of_file(file)),
         None => match of_instance(config.server.listen) {
             Ok((url, before)) => (url, before),
-            Err(finding) => return vec![finding],
+            Err(reason) => return vec![Finding::ok(CHANGE, reason)],
         },
     };
     let found = match before {
@@ -56,11 +56,11 @@ fn of_file(file: &Path) -> Result<Value, String> {
     config::load(file).map(|config| options::shown(&config)).map_err(|error| error.to_string())
 }
 
-/// Where nobody answers, there is nothing to compare with.
-fn of_instance(listen: SocketAddr) -> Result<(String, Result<Value, String>), Finding> {
+/// The error is that there is nobody to compare with.
+fn of_instance(listen: SocketAddr) -> Result<(String, Result<Value, String>), String> {
     if listen.port() == 0 {
         let found = "not compared: server.listen is any free port; --against FILE compares";
-        return Err(Finding::ok(CHANGE, found));
+        return Err(found.into());
     }
     let url = format!("http://{}", reachable(listen));
     let asked = fetch::Client::new(&url).and_then(|client| client.config());
@@ -68,8 +68,7 @@ fn of_instance(listen: SocketAddr) -> Result<(String, Result<Value, String>), Fi
         Ok(before) if before["data_dir"].is_string() => Ok((url, Ok(before))),
         Ok(_) => Ok((url, Err("it does not answer as log-capturer does".into()))),
         Err(Wrong::Unreached { .. }) => {
-            let found = format!("no instance answers at {url}; --against FILE compares");
-            Err(Finding::ok(CHANGE, found))
+            Err(format!("no instance answers at {url}; --against FILE compares"))
         }
         Err(error) => Ok((url, Err(error.to_string()))),
     }

@@ -138,6 +138,15 @@ fn file_system(at: &Path) -> Finding {
     }
 }
 
+/// Those on which a data_dir is at its best.
+fn good(kind: i64) -> Option<&'static str> {
+    match kind {
+        0xef53 => Some("ext4"),
+        0x5846_5342 => Some("xfs"),
+        _ => None,
+    }
+}
+
 fn judge_file_system(kind: i64) -> Finding {
     let figures = json!({ "f_type": format!("{kind:#x}") });
     match hint(kind) {
@@ -146,7 +155,12 @@ fn judge_file_system(kind: i64) -> Finding {
             format!("{name}: {why}"),
             "put data_dir on a local ext4 or xfs",
         ),
-        None => Finding::ok("file_system", "of a kind that is local and durable"),
+        None => match good(kind) {
+            Some(name) => Finding::ok("file_system", name),
+            None => {
+                Finding::ok("file_system", format!("of kind {kind:#x}, of which nothing is known"))
+            }
+        },
     }
     .figures(figures)
 }

@@ -44,8 +44,8 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// The kernel is asked first: taking the lock, be it for a moment, might refuse it to a process that
-/// starts.
+/// The kernel is asked first. Where it names nobody, a process of another host or container may have it:
+/// so it is tried, shared and for a moment.
 pub fn lock_of(data_dir: &Path) -> std::io::Result<Lock> {
     let path = data_dir.join("lock");
     let inode = match fs::metadata(&path) {

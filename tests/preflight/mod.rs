@@ -149,6 +149,7 @@ fn a_good_setup_goes_and_nothing_is_changed() {
     assert!(report.finding("write_latency")["figures"]["p99_seconds"].as_f64().unwrap() > 0.0);
     assert!(contents(&bed.setup.dir) == before, "something was changed");
     assert!(!bed.setup.data_dir().exists());
+    report.assert("sink_query", "ok", "the line was found by a query", "");
 
     let entries = bed.stub.entries();
     assert_eq!(entries.len(), 1, "one line was pushed");

@@ -3,6 +3,7 @@
 use super::{Report, configured, good, look, report, small};
 use crate::bed::{BINARY, Bed};
 use crate::gateway::front::{Authority, Gateway, Issued, Manner, write};
+use crate::loki::loki;
 use bench::stub::{Accounting, Away, Fault, Options};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -48,10 +49,32 @@ fn a_loki_that_is_not_ready_is_no_go_and_the_push_is_tried_all_the_same() {
 fn queries_that_fail_are_a_warning_only() {
     let manner =
         Manner::AnswerFor("/loki/api/v1/query_range", answer("502 Bad Gateway", "no querier"));
-    let (bed, _gateway) = behind(manner);
+    let (bed, gateway) = behind(manner);
     let found = look(&bed);
     found.assert("sink_query", "warning", "no querier", "Loki's queriers");
+    found.assert_otherwise_well(&["sink_query"]);
     assert_eq!(found.code, Some(1));
+    let nothing = r#"{"status":"success","data":{"resultType":"streams","result":[]}}"#;
+    gateway.set(Manner::AnswerFor("/loki/api/v1/query_range", answer("200 OK", nothing)));
+    look(&bed).assert(
+        "sink_query",
+        "warning",
+        "a query does not find it",
+        "look for it in Grafana",
+    );
+    gateway.set(Manner::AnswerFor("/loki/api/v1/query_range", answer("403 Forbidden", "no")));
+    look(&bed).assert("sink_query", "ok", "queries are not served there (403)", "");
+}
+
+#[test]
+fn a_real_loki_takes_the_line_and_gives_it_back() {
+    let Some(url) = loki() else { return };
+    let mut bed = good();
+    bed.setup.url = url;
+    let found = look(&bed);
+    found.assert("sink_ready", "ok", "GET /ready answers 200", "");
+    found.assert("sink_push", "ok", "accepted", "");
+    found.assert("sink_query", "ok", "the line was found by a query", "");
 }
 
 #[test]
