@@ -13,6 +13,7 @@ use io::format::{BLOCK_BYTES, FormatVersion};
 use io::{http, tail, wal};
 use perf::errors::ErrorKey;
 use shards::topology;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -249,29 +250,18 @@ pub fn http(config: &Config) -> http::Options {
     }
 }
 
-/// What a run takes of descriptors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Descriptors {
-    /// For all but connections.
-    pub kept: u64,
-    /// With the least of connections that there are.
-    pub min: u64,
-    /// With all that are allowed.
-    pub max: u64,
-}
-
+/// What a run takes, with the least of connections that there are, and with all that are allowed.
 #[must_use]
-pub fn descriptors(config: &Config) -> Descriptors {
-    let kept = config.sources.open_files_max as u64 + DESCRIPTORS_KEPT;
-    let max = kept + config.server.limits.connections_max as u64;
-    Descriptors { kept, min: kept + CONNECTIONS_MIN, max }
+pub fn descriptors(config: &Config) -> RangeInclusive<u64> {
+    let others = config.sources.open_files_max as u64 + DESCRIPTORS_KEPT;
+    others + CONNECTIONS_MIN..=others + config.server.limits.connections_max as u64
 }
 
 #[must_use]
 /// `descriptors` is what this process may have: connections leave enough of them for everything else.
 pub fn doorman(config: &Config, descriptors: u64) -> http::Doorman {
     let limits = &config.server.limits;
-    let others = self::descriptors(config).kept;
+    let others = self::descriptors(config).start() - CONNECTIONS_MIN;
     let left = descriptors.saturating_sub(others).max(CONNECTIONS_MIN);
     let left = usize::try_from(left).unwrap_or(usize::MAX);
     if left < limits.connections_max {

@@ -35,12 +35,22 @@ fn of_sink(client: &push::Options) -> Vec<Finding> {
         let terms: Vec<Term> =
             certificates.iter().flatten().filter_map(|der| Term::of(der)).collect();
         if let (Some(file), false) = (file, terms.is_empty()) {
-            found.push(judge(&terms, now_s, is_bundle, file).of(key));
+            let fix =
+                format!("renew it, and write it to {}; it is read again by itself", file.display());
+            found.push(judge("certificates", &terms, now_s, is_bundle, fix).of(key));
         }
     };
     take("ca_file", client.tls.ca_file.as_deref(), true);
     take("cert_file", client.tls.cert_file.as_deref(), false);
     found
+}
+
+/// Those that a sink shows, its own first; none where it shows none that can be read.
+pub fn of_server(shown: &[Vec<u8>]) -> Option<Finding> {
+    let terms: Vec<Term> = shown.iter().filter_map(|der| Term::of(der)).collect();
+    let now_s = unix_ns() / 1_000_000_000;
+    let fix = "renew the sink's certificate, on the side of the sink or of the gateway before it";
+    (!terms.is_empty()).then(|| judge("sink_certificate", &terms, now_s, false, fix.into()))
 }
 
 /// Of what and when a certificate is valid, in seconds since 1970.
@@ -90,7 +100,7 @@ fn time(seconds: i64) -> String {
 }
 
 /// Of a bundle one authority may do: those that have expired are a warning where others have not.
-fn judge(terms: &[Term], now_s: i64, is_bundle: bool, file: &Path) -> Finding {
+fn judge(name: &'static str, terms: &[Term], now_s: i64, is_bundle: bool, fix: String) -> Finding {
     let levels = || terms.iter().map(|term| term.level(now_s));
     let worst = levels().max().unwrap_or(Level::Ok);
     let some_valid = is_bundle && levels().any(|level| level < Level::NoGo);
@@ -101,9 +111,8 @@ fn judge(terms: &[Term], now_s: i64, is_bundle: bool, file: &Path) -> Finding {
     let shown = if unwell.is_empty() { first.into_iter().collect() } else { unwell };
     let texts: Vec<String> = shown.iter().map(|term| term.text(now_s)).collect();
     let found = format!("{} certificates; {}", terms.len(), texts.join(", "));
-    let fix = format!("renew it, and write it to {}; it is read again by itself", file.display());
     let days = terms.iter().map(|term| (term.to_s - now_s).div_euclid(DAY_S)).min();
-    Finding::at(level, "certificates", found, fix).figures(json!({ "days_left": days }))
+    Finding::at(level, name, found, fix).figures(json!({ "days_left": days }))
 }
 
 #[cfg(test)]
@@ -118,7 +127,7 @@ mod tests {
             from_s: now_s + from * DAY_S,
             to_s: now_s + to * DAY_S,
         };
-        let judged = |terms: &[Term], bundle| judge(terms, now_s, bundle, Path::new("/c.pem"));
+        let judged = |terms: &[Term], bundle| judge("x", terms, now_s, bundle, "renew it".into());
         for (from, to, level, text) in [
             (-9, 14, Level::Ok, "in 14 days"),
             (-9, 13, Level::Warning, "in 13 days"),

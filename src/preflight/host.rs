@@ -3,11 +3,12 @@
 use super::finding::{Finding, Level};
 use super::size;
 use crate::appliance::IO_MEMORY_BYTES;
-use crate::options::{self, Descriptors};
+use crate::options;
 use config::Config;
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
 use shards::executor;
+use std::ops::RangeInclusive;
 
 /// The first kernel with all that the ring needs.
 const KERNEL_MIN: (u64, u64) = (5, 8);
@@ -85,14 +86,14 @@ fn memlock(limit: Option<u64>, locks_freely: bool, shards: usize) -> Finding {
 }
 
 /// `limit`: the hard one, to which the soft one is raised at the start.
-fn descriptors(limit: Option<u64>, needs: Descriptors) -> Finding {
+fn descriptors(limit: Option<u64>, needs: RangeInclusive<u64>) -> Finding {
+    let (min, max) = needs.into_inner();
     let level = match limit {
-        Some(limit) if limit < needs.min => Level::NoGo,
-        Some(limit) if limit < needs.max => Level::Warning,
+        Some(limit) if limit < min => Level::NoGo,
+        Some(limit) if limit < max => Level::Warning,
         _ => Level::Ok,
     };
     let has = limit.map_or_else(|| "any number of".into(), |limit| limit.to_string());
-    let Descriptors { min, max, .. } = needs;
     let found = format!(
         "{has} descriptors may be open (hard limit); {min} are needed, and {max} with server.limits.connections_max"
     );
@@ -130,12 +131,12 @@ mod tests {
         assert_eq!(lock(Some(1 << 20), false, 4), Level::NoGo);
         assert_eq!(lock(Some(64 << 20), false, 4), Level::Ok);
         assert_eq!(lock(None, false, 999), Level::Ok);
-        let needs = Descriptors { kept: 640, min: 704, max: 10_880 };
-        let open = |limit| descriptors(limit, needs).level;
+        let needs = || 704..=10_880;
+        let open = |limit| descriptors(limit, needs()).level;
         assert_eq!(open(Some(703)), Level::NoGo);
         assert_eq!(open(Some(704)), Level::Warning);
         assert_eq!(open(Some(10_880)), Level::Ok);
         assert_eq!(open(None), Level::Ok);
-        assert!(descriptors(Some(1), needs).fix.unwrap().contains("LimitNOFILE=10880"));
+        assert!(descriptors(Some(1), needs()).fix.unwrap().contains("LimitNOFILE=10880"));
     }
 }

@@ -18,6 +18,7 @@ pub mod host;
 pub mod ports;
 pub mod processes;
 pub mod secrets;
+mod served;
 pub mod sinks;
 pub mod sources;
 mod trial;

@@ -1,6 +1,8 @@
 //! Sinks: whether they are reached, are ready, take a line, give it back, and have the same time.
 
+use super::certificates;
 use super::finding::{Finding, Level};
+use super::served;
 use super::trial::{LABELS, Line};
 use crate::options;
 use crate::push::proxy::Way;
@@ -32,12 +34,10 @@ pub fn look(config: &Config, push: bool) -> Vec<Finding> {
 fn one(sink: &Sink, push: bool) -> Vec<Finding> {
     let SinkKind::Loki(loki) = &sink.kind;
     let options = options::client(sink);
-    let address = address(&options);
-    let is_reached = address.level < Level::NoGo;
+    let (address, stream) = address(&options);
     let mut found = vec![address];
-    if !is_reached {
-        return found;
-    }
+    let Some(stream) = stream else { return found };
+    found.extend(certificate(stream, &options));
     match Client::new(&options) {
         Ok(client) => found.extend(ask(&client, &options, loki, push)),
         Err(message) => {
@@ -78,11 +78,11 @@ fn timed(ask: impl FnOnce() -> push::Reply) -> (Answer, Option<f64>) {
 }
 
 /// Where connections go: the sink's address, or that of the proxy before it.
-fn address(options: &push::Options) -> Finding {
+fn address(options: &push::Options) -> (Finding, Option<TcpStream>) {
     const NAME: &str = "sink_address";
     let (host, port, through) = match endpoint(options) {
         Ok(endpoint) => endpoint,
-        Err(message) => return Finding::of_message(Level::NoGo, NAME, &message),
+        Err(message) => return (Finding::of_message(Level::NoGo, NAME, &message), None),
     };
     let what = format!("{through}{host}:{port}");
     let limit = options.timeout.min(CONNECT_TIME_MAX);
@@ -94,16 +94,17 @@ fn address(options: &push::Options) -> Finding {
                 "correct {}.url, or the name service of this host (getent hosts {host})",
                 options.key
             );
-            return Finding::no_go(NAME, format!("{what}: {host} does not resolve: {error}"), fix);
+            let found = format!("{what}: {host} does not resolve: {error}");
+            return (Finding::no_go(NAME, found, fix), None);
         }
     };
     let mut errors = Vec::new();
     for address in &addresses {
         match TcpStream::connect_timeout(address, limit) {
-            Ok(_) => {
+            Ok(stream) => {
                 let figures = json!({ "address": address.to_string() });
-                return Finding::ok(NAME, format!("{what} accepts connections at {address}"))
-                    .figures(figures);
+                let found = format!("{what} accepts connections at {address}");
+                return (Finding::ok(NAME, found).figures(figures), Some(stream));
             }
             Err(error) => errors.push(format!("{address}: {error}")),
         }
@@ -112,7 +113,19 @@ fn address(options: &push::Options) -> Finding {
         "start the sink, open the way to it (firewall, proxy), or correct {}.url",
         options.key
     );
-    Finding::no_go(NAME, format!("{what} cannot be reached: {}", errors.join(", ")), fix)
+    let found = format!("{what} cannot be reached: {}", errors.join(", "));
+    (Finding::no_go(NAME, found, fix), None)
+}
+
+/// Of a sink with TLS; one behind a proxy is not looked at.
+fn certificate(stream: TcpStream, options: &push::Options) -> Option<Finding> {
+    let (host, _, through) = endpoint(options).ok()?;
+    if !options.url.starts_with("https:") || !through.is_empty() {
+        return None;
+    }
+    let name = options.tls.server_name.as_deref().unwrap_or(&host);
+    let limit = options.timeout.min(CONNECT_TIME_MAX);
+    certificates::of_server(&served::certificates(stream, name, limit))
 }
 
 fn endpoint(options: &push::Options) -> Result<(String, u16, &'static str), String> {

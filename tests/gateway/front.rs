@@ -71,7 +71,7 @@ pub fn self_signed(name: &str) -> (ServerConfig, String) {
     (server(&issued, None), cert)
 }
 
-fn server(issued: &Issued, clients: Option<&Authority>) -> ServerConfig {
+pub fn server(issued: &Issued, clients: Option<&Authority>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

@@ -2,7 +2,7 @@
 
 use super::{Report, configured, good, look, report, small};
 use crate::bed::{BINARY, Bed};
-use crate::gateway::front::{Authority, Gateway, Issued, Manner, write};
+use crate::gateway::front::{Authority, Gateway, Issued, Manner, server, write};
 use crate::loki::loki;
 use bench::stub::{Accounting, Away, Fault, Options};
 use std::fs;
@@ -127,6 +127,12 @@ fn a_clock_that_is_off_is_a_warning_and_beyond_the_sinks_limit_a_no_go() {
     assert!((3590.0..3660.0).contains(&ahead), "{ahead}");
 }
 
+/// Since 1970: an hour more than so many days from now.
+fn in_days(days: i64) -> Option<Duration> {
+    let now_s = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    Some(Duration::from_secs(now_s.saturating_add_signed(days * 86_400 + 3600)))
+}
+
 /// With a certificate of one's own that is valid until so many days from now.
 fn with_certificate(days: Option<i64>) -> (Bed, Gateway, Authority) {
     let mut bed = good();
@@ -134,9 +140,7 @@ fn with_certificate(days: Option<i64>) -> (Bed, Gateway, Authority) {
     let tls = authority.server("localhost", Some(&authority));
     let gateway = Gateway::start(bed.stub.addr(), Some(tls), Manner::Pass);
     bed.setup.url = format!("https://localhost:{}", gateway.address.port());
-    let now_s = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    let until =
-        days.map(|days| Duration::from_secs(now_s.saturating_add_signed(days * 86_400 + 3600)));
+    let until = days.and_then(in_days);
     use_certificate(&mut bed, &authority, &authority.issue_until("client", until));
     (bed, gateway, authority)
 }
@@ -166,6 +170,7 @@ fn certificates_are_held_against_the_calendar() {
     let found = look(&bed);
     found.assert_otherwise_well(&[]);
     found.assert("sink_ready", "ok", "TLS works", "");
+    found.assert("sink_certificate", "ok", "expires on", "");
     found.assert("certificates", "ok", "expires on", "");
     let (bed, _gateway, _) = with_certificate(Some(5));
     let found = look(&bed);
@@ -175,6 +180,27 @@ fn certificates_are_held_against_the_calendar() {
     let (bed, _gateway, _) = with_certificate(Some(-3));
     let found = look(&bed);
     found.assert("certificates", "no-go", "expired on", "renew it");
+}
+
+#[test]
+fn the_certificate_that_a_sink_shows_is_held_against_the_calendar_as_well() {
+    let mut bed = good();
+    let authority = Authority::new();
+    let ca = authority.file(&bed.setup.dir).display().to_string();
+    bed.setup.sink_keys.push(format!("tls: {{ ca_file: {ca:?} }}"));
+    let mut shown = |days| {
+        let issued = authority.issue_until("localhost", in_days(days));
+        let gateway = Gateway::start(bed.stub.addr(), Some(server(&issued, None)), Manner::Pass);
+        bed.setup.url = format!("https://localhost:{}", gateway.address.port());
+        look(&bed)
+    };
+    let soon = shown(7);
+    soon.assert("sink_certificate", "warning", "in 7 days", "renew the sink's certificate");
+    soon.assert("sink_push", "ok", "accepted", "");
+    soon.assert_otherwise_well(&["sink_certificate"]);
+    let expired = shown(-7);
+    expired.assert("sink_certificate", "no-go", "expired on", "renew the sink's certificate");
+    expired.assert("sink_tls", "no-go", "expired", "renew the sink's certificate");
 }
 
 #[test]
