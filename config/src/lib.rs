@@ -2,7 +2,8 @@
 //!
 //! The steps stand in their order: the YAML becomes a [`tree`] that knows its lines, variables are
 //! put in ([`expand`]), values are read ([`read`], [`units`]), and [`check`] knows the keys. Each
-//! component gets its own options from the result; none sees the [`Config`].
+//! component gets its own options from the result; none sees the [`Config`]. A [`Draft`] is what was read where
+//! something is wrong.
 
 mod tree;
 

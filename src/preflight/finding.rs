@@ -79,9 +79,11 @@ impl Finding {
         Finding::new(name, level, found.into(), fix)
     }
 
-    /// Of a message that says what to do behind its last semicolon, as those of a start do.
+    /// Of a message that says what to do behind its first semicolon, as those of a start do.
     pub fn of_message(level: Level, name: &'static str, message: &str) -> Finding {
-        let (found, fix) = message.split_once("; ").unwrap_or((message, "see the message"));
+        let (found, fix) = message
+            .split_once("; ")
+            .unwrap_or((message, "mend what it names, then run this again"));
         Finding::at(level, name, found, fix)
     }
 

@@ -46,7 +46,7 @@ fn judge(
     let figures = json!({ "address": address.to_string(), "holders": names });
     let (level, found, fix) = match error.kind() {
         ErrorKind::AddrInUse => match (holders.first(), running) {
-            (Some(holder), Some(running)) if holder == running => (
+            (Some(_), Some(running)) if holders.iter().all(|holder| holder == running) => (
                 Level::Ok,
                 format!("{running} has {address}, which runs on this data_dir"),
                 String::new(),
