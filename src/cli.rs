@@ -4,6 +4,7 @@ use crate::baseline;
 use crate::dlq::command as dlq;
 use crate::inspect as wal;
 use crate::positions;
+use crate::preflight;
 use crate::settings::command as settings;
 use crate::state::command as state;
 use crate::top;
@@ -46,6 +47,7 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    Preflight(preflight::Preflight),
     /// Configurations that were in force, what is different, and the way back to one.
     #[command(subcommand)]
     Config(settings::Command),

@@ -50,6 +50,7 @@ pub mod state;
 pub mod ask;
 
 pub mod place;
+pub mod preflight;
 #[cfg(test)]
 mod simulation;
 pub mod table;

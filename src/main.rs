@@ -8,6 +8,7 @@ use log_capturer::dlq::command as dlq;
 use log_capturer::inspect as wal;
 use log_capturer::own_log;
 use log_capturer::positions;
+use log_capturer::preflight;
 use log_capturer::settings::{Settings, command as settings};
 use log_capturer::state::command as state;
 use log_capturer::top;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Config(command) => {
             ended("config", settings::run(&command), settings::CommandError::exit_code)
         }
+        Command::Preflight(preflight) => ExitCode::from(preflight::run(&preflight)),
         Command::Dlq(command) => ended("dlq", dlq::run(&command), dlq::CommandError::exit_code),
         Command::Wal(command) => ended("wal", wal::run(&command), wal::CommandError::exit_code),
         Command::Positions(command) => {
@@ -73,9 +75,9 @@ fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8)
     }
 }
 
-/// The commands for what is in a data_dir, or runs.
+/// The commands for what is in a data_dir, runs, or is to run.
 fn is_tool(command: &OsStr) -> bool {
-    ["baseline", "config", "dlq", "positions", "state", "top", "verify", "wal"]
+    ["baseline", "config", "dlq", "positions", "preflight", "state", "top", "verify", "wal"]
         .iter()
         .any(|tool| command == *tool)
 }

@@ -13,6 +13,7 @@ use io::format::{BLOCK_BYTES, FormatVersion};
 use io::{http, tail, wal};
 use perf::errors::ErrorKey;
 use shards::topology;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ const OPEN_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Directories and files that discovery keeps an eye on.
 const WATCHES_MAX: usize = 100_000;
 const FILES_MAX: usize = 1_000_000;
+
+/// A shard's share of the quota that holds several of the largest frames.
+pub const SHARE_BYTES_MIN: u64 = 8 << 20;
 
 /// Of a dead-letter queue: a frame of several entries before compression, and its segments.
 const DLQ_FRAME_RAW_BYTES_MAX: u64 = 1 << 20;
@@ -100,6 +104,18 @@ fn alone(config: &Config) -> alone::Limits {
 fn alone_pushed(config: &Config, count: usize) -> alone::Limits {
     let limits = alone(config);
     alone::Limits { stream_rate: limits.stream_rate / count as u64, ..limits }
+}
+
+/// Refuses a quota that is too small for so many shards.
+pub fn check_shares(config: &Config, count: usize) -> Result<(), String> {
+    if config.wal.bytes_max / (count as u64) >= SHARE_BYTES_MIN {
+        return Ok(());
+    }
+    Err(format!(
+        "wal.bytes_max: expected at least {} MiB, 8 MiB for each of {count} shards (those that an \
+         earlier run left under data_dir count); raise it, or set fewer cores.shards",
+        (SHARE_BYTES_MIN >> 20) * count as u64
+    ))
 }
 
 /// The options of shard `number` of `count`.
@@ -234,11 +250,18 @@ pub fn http(config: &Config) -> http::Options {
     }
 }
 
+/// What a run takes, with the least of connections that there are, and with all that are allowed.
+#[must_use]
+pub fn descriptors(config: &Config) -> RangeInclusive<u64> {
+    let others = config.sources.open_files_max as u64 + DESCRIPTORS_KEPT;
+    others + CONNECTIONS_MIN..=others + config.server.limits.connections_max as u64
+}
+
 #[must_use]
 /// `descriptors` is what this process may have: connections leave enough of them for everything else.
 pub fn doorman(config: &Config, descriptors: u64) -> http::Doorman {
     let limits = &config.server.limits;
-    let others = config.sources.open_files_max as u64 + DESCRIPTORS_KEPT;
+    let others = self::descriptors(config).start() - CONNECTIONS_MIN;
     let left = descriptors.saturating_sub(others).max(CONNECTIONS_MIN);
     let left = usize::try_from(left).unwrap_or(usize::MAX);
     if left < limits.connections_max {

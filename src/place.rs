@@ -112,6 +112,24 @@ pub fn shards(data_dir: &Path) -> std::io::Result<Vec<(usize, PathBuf)>> {
     Ok(shards)
 }
 
+/// One more than the highest shard that has a directory.
+pub fn shards_before(data_dir: &Path) -> std::io::Result<usize> {
+    Ok(shards(data_dir)?.last().map_or(0, |(number, _)| number + 1))
+}
+
+/// Refuses a data_dir that others may write to.
+pub fn check_mode(data_dir: &Path, mode: u32) -> Result<(), String> {
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(format!(
+        "data_dir {}: others may write to it (mode {:o}), so nothing in it could be trusted; \
+         chmod 700 it",
+        data_dir.display(),
+        mode & 0o7777
+    ))
+}
+
 /// The directories in one, by their names.
 pub fn directories(of: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();

@@ -1,7 +1,7 @@
 //! What stands between the product and Loki: TLS, who asks, proxies, error pages of gateways, and
 //! connections that end at the wrong moment.
 
-mod front;
+pub mod front;
 
 use crate::bed::{BINARY, Bed, eventually, stop};
 use bench::load::Rotation;

@@ -41,7 +41,7 @@ fn golden(version: u16) -> PathBuf {
 }
 
 /// A place with a copy of a directory.
-fn copy_of(version: u16) -> Bed {
+pub fn copy_of(version: u16) -> Bed {
     let age_max = Duration::from_hours(10 * 365 * 24);
     let stub = stub::Options { keep_entries: 1000, ..stub::Options::new(Accounting::PerLine) };
     let limits = Limits { age_max, ..Limits::loki() };
@@ -147,7 +147,7 @@ fn every_version_resumes_its_sources() {
 }
 
 /// Says that a later version wrote it, and which version it takes to read it.
-fn patch(path: &Path, version: u16, reader_min: u16) {
+pub fn patch(path: &Path, version: u16, reader_min: u16) {
     let mut bytes = fs::read(path).unwrap();
     bytes[8..10].copy_from_slice(&version.to_le_bytes());
     bytes[10..12].copy_from_slice(&reader_min.to_le_bytes());

@@ -14,6 +14,7 @@
 //! - [`answers`]: every answer in depth: tenants, bad lines, limits, clocks, dead letters;
 //! - [`dlq`]: the commands for what Loki refused for good;
 //! - [`tools`]: the commands for what a data_dir holds;
+//! - [`preflight`]: whether a deployment would go well;
 //! - [`top`]: the dashboard, in a terminal;
 //! - [`verify`]: baselines, and go or no-go of a rollout;
 //! - [`golden`]: what other versions left on the disk;
@@ -43,6 +44,7 @@ mod lines;
 mod loki;
 mod observe;
 mod own_log;
+mod preflight;
 mod refusals;
 mod reload;
 mod setup;

@@ -68,7 +68,7 @@ pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Frames that were durable and not sent when the process was killed: one for each of these lines.
-fn unsent(lines: &[&str]) -> Bed {
+pub fn unsent(lines: &[&str]) -> Bed {
     let bed = Bed::new();
     bed.stub.go_away(Away::Refusing);
     let product = bed.start();
@@ -82,14 +82,14 @@ fn unsent(lines: &[&str]) -> Bed {
     bed
 }
 
-struct Frame {
+pub struct Frame {
     file: PathBuf,
-    offset: u64,
+    pub offset: u64,
     seq: u64,
     bytes: u64,
 }
 
-fn frames(setup: &Setup) -> Vec<Frame> {
+pub fn frames(setup: &Setup) -> Vec<Frame> {
     let document = json(&good(setup, &["wal", "inspect", "--frames", "--json"]));
     let mut frames = Vec::new();
     for segment in document["logs"].as_array().unwrap().iter().flat_map(segments) {
@@ -108,7 +108,7 @@ fn segments(log: &Value) -> &[Value] {
 }
 
 /// Another value for the byte in the middle of the frame's content.
-fn flip(frame: &Frame) {
+pub fn flip(frame: &Frame) {
     let file = File::options().read(true).write(true).open(&frame.file).unwrap();
     let at = frame.offset + 140;
     let mut byte = [0];

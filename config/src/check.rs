@@ -36,10 +36,8 @@ const TENANT_BYTES_MAX: usize = 150;
 const TENANT_SIGNS: &str = "!-_.*'()";
 const PUSH_PATH: &str = "/loki/api/v1/push";
 
-pub fn config(
-    tree: Node,
-    variable: &dyn Fn(&str) -> Option<String>,
-) -> Result<Config, Vec<Problem>> {
+/// As far as it can be read; it is checked where there is no problem.
+pub fn config(tree: Node, variable: &dyn Fn(&str) -> Option<String>) -> (Config, Vec<Problem>) {
     let mut reader = Reader::new(variable);
     let r = &mut reader;
     let mut root = r.root(tree);
@@ -61,8 +59,7 @@ pub fn config(
     };
     r.finish(root);
     check_together(r, &config);
-    let problems = reader.into_problems();
-    if problems.is_empty() { Ok(config) } else { Err(problems) }
+    (config, reader.into_problems())
 }
 
 fn version(r: &mut Reader<'_>, root: &mut Section) -> u32 {

@@ -2,7 +2,8 @@
 //!
 //! The steps stand in their order: the YAML becomes a [`tree`] that knows its lines, variables are
 //! put in ([`expand`]), values are read ([`read`], [`units`]), and [`check`] knows the keys. Each
-//! component gets its own options from the result; none sees the [`Config`].
+//! component gets its own options from the result; none sees the [`Config`]. A [`Draft`] is what was read where
+//! something is wrong.
 
 mod tree;
 
@@ -20,6 +21,7 @@ mod check;
 mod dlq;
 mod log;
 
+mod draft;
 mod error;
 
 mod offsets;
@@ -27,6 +29,7 @@ mod offsets;
 pub mod rollout;
 
 pub use dlq::{Dlq, Reprocess, WhenFull};
+pub use draft::Draft;
 pub use error::{Errors, Problem};
 pub use log::{Format, Level, Log};
 pub use offsets::{Offset, offsets};
@@ -357,15 +360,14 @@ pub fn parse(
     file: &str,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, Errors> {
-    let tree = tree::Node::parse(text).map_err(|problem| Errors::new(file, vec![problem]))?;
-    check::config(tree, variable).map_err(|problems| Errors::new(file, problems))
+    Draft::parse(text, file, variable)?.checked()
 }
 
 /// The configuration of a run without a file: follow `paths` (files, globs, or directories, of which
 /// all `*.log` at any depth) and push to `loki_url`.
 pub fn quick(loki_url: &str, paths: &[String], data_dir: &Path) -> Result<Config, Errors> {
     let tree = check::quick_tree(loki_url, paths, data_dir);
-    check::config(tree, &variable).map_err(|problems| Errors::new("the command line", problems))
+    Draft::of(tree, "the command line", &variable).checked()
 }
 
 impl Config {

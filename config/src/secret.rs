@@ -13,17 +13,27 @@ pub const REDACTED: &str = "<redacted>";
 pub struct Secret {
     text: String,
     shown: String,
+    stands_in_file: bool,
 }
 
 impl Secret {
     pub(crate) fn new(text: String, shown: String) -> Secret {
-        Secret { text, shown }
+        let stands_in_file = shown.contains(REDACTED);
+        Secret { text, shown, stands_in_file }
     }
 
     /// `raw` is the text as it was written, with its variables.
     pub(crate) fn written(text: String, raw: &str) -> Secret {
         let shown = if is_one_variable(raw) { raw } else { REDACTED };
-        Secret { text, shown: shown.to_owned() }
+        // The default of a variable is a text as well.
+        let stands_in_file = !raw.contains("${") || raw.contains(":-");
+        Secret { text, shown: shown.to_owned(), stands_in_file }
+    }
+
+    /// Whoever reads the file has it: no variable stands for it.
+    #[must_use]
+    pub fn stands_in_file(&self) -> bool {
+        self.stands_in_file
     }
 
     #[must_use]

@@ -15,8 +15,6 @@ use std::path::Path;
 
 /// Connections that wait to be accepted; the kernel's net.core.somaxconn limits it further.
 const LISTEN_BACKLOG: i32 = 4096;
-/// A shard's share of the quota that holds several of the largest frames.
-const SHARE_BYTES_MIN: u64 = 8 << 20;
 
 pub struct Ground {
     pub plan: Plan,
@@ -50,15 +48,7 @@ impl Ground {
     }
 
     pub fn check_quota(&self, config: &Config) -> Result<(), RunError> {
-        let count = self.shards;
-        if config.wal.bytes_max / (count as u64) >= SHARE_BYTES_MIN {
-            return Ok(());
-        }
-        Err(RunError::Setup(format!(
-            "wal.bytes_max: expected at least {} MiB, 8 MiB for each of {count} shards (those that an \
-             earlier run left under data_dir count); raise it, or set fewer cores.shards",
-            (SHARE_BYTES_MIN >> 20) * count as u64
-        )))
+        options::check_shares(config, self.shards).map_err(RunError::Setup)
     }
 
     /// The CPU of a shard.
@@ -124,14 +114,7 @@ fn lock_data_dir(data_dir: &Path) -> Result<fs::File, RunError> {
     })?;
     let meta = fs::metadata(data_dir)
         .map_err(|error| setup(format!("data_dir {}: {error}", data_dir.display())))?;
-    if meta.mode() & 0o022 != 0 {
-        return Err(setup(format!(
-            "data_dir {}: others may write to it (mode {:o}), so nothing in it could be trusted; \
-             chmod 700 it",
-            data_dir.display(),
-            meta.mode() & 0o7777
-        )));
-    }
+    place::check_mode(data_dir, meta.mode()).map_err(setup)?;
     let path = data_dir.join("lock");
     let file = fs::File::create(&path).map_err(|error| {
         setup(format!("{}: {error}; data_dir has to be writable", path.display()))
@@ -165,9 +148,8 @@ fn format(data_dir: &Path) -> Result<FormatVersion, RunError> {
     Ok(writes)
 }
 
-/// One more than the highest shard that has a directory.
+/// Those of earlier runs.
 fn shards_on_disk(data_dir: &Path) -> Result<usize, RunError> {
-    let shards = place::shards(data_dir)
-        .map_err(|error| RunError::Setup(format!("data_dir {}: {error}", data_dir.display())))?;
-    Ok(shards.last().map_or(0, |(number, _)| number + 1))
+    place::shards_before(data_dir)
+        .map_err(|error| RunError::Setup(format!("data_dir {}: {error}", data_dir.display())))
 }

@@ -96,7 +96,7 @@ pub enum Report {
 }
 
 /// Registered with each shard's ring for direct I/O.
-const IO_MEMORY_BYTES: usize = 4 << 20;
+pub(crate) const IO_MEMORY_BYTES: usize = 4 << 20;
 /// What is left of the drain deadline for the last checkpoint.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 /// How long the configuration in force may take to make way: pushes and requests that take longer are

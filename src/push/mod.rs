@@ -83,6 +83,13 @@ pub struct Options {
 /// again.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(15);
 
+/// Of Loki's endpoint for pushes.
+const PUSH_PATH: &str = "/loki/api/v1/push";
+
+fn wrong(error: impl Into<ureq::http::Error>) -> ureq::Error {
+    ureq::Error::Http(error.into())
+}
+
 /// The same push within what is left of its time.
 #[derive(Clone, Copy)]
 struct Again {
@@ -251,6 +258,33 @@ impl Client {
             request = config.build();
         }
         request.send(&push.body[..])
+    }
+
+    /// Asks the sink for something else than a push, the way that pushes go.
+    #[must_use]
+    pub fn get(&self, path_and_query: &str, tenant: &str) -> Reply {
+        let asked = self.address_of(path_and_query).and_then(|url| {
+            let mut request = self.agents.now().get(&url);
+            if !tenant.is_empty() {
+                request = request.header("X-Scope-OrgID", tenant);
+            }
+            for (name, value) in &self.headers {
+                request = request.header(name, value);
+            }
+            if let Some(auth) = &self.auth {
+                request = request.header("authorization", auth.header());
+            }
+            request.call()
+        });
+        asked.map_or_else(|error| Reply::broken(self.explain(&error)), Reply::of)
+    }
+
+    /// Beside that of the pushes: what comes before Loki's own path stays.
+    fn address_of(&self, path_and_query: &str) -> Result<Uri, ureq::Error> {
+        let mut parts = self.url.clone().into_parts();
+        let before = self.url.path().strip_suffix(PUSH_PATH).unwrap_or_default();
+        parts.path_and_query = Some(format!("{before}{path_and_query}").parse().map_err(wrong)?);
+        Uri::from_parts(parts).map_err(wrong)
     }
 
     fn explain(&self, error: &ureq::Error) -> String {

@@ -93,7 +93,7 @@ fn read(key: &str, file: &Path) -> Result<Vec<u8>, String> {
     })
 }
 
-fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = read(key, file)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match found {

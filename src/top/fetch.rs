@@ -272,6 +272,11 @@ impl Client {
         let path = format!("/positions?sort={}&limit={SOURCES}", sort.name());
         Ok(self.0.json(&path, SOURCES_TIME_MAX, ANSWER_BYTES_MAX)?)
     }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Result<Value, Wrong> {
+        Ok(self.0.json("/config", ANSWER_TIME_MAX, ANSWER_BYTES_MAX)?)
+    }
 }
 
 #[cfg(test)]

@@ -548,7 +548,8 @@ fn tenths(number: f64) -> String {
     if number.abs() < 100.0 { format!("{number:.1}") } else { count(number) }
 }
 
-fn bytes(number: f64) -> String {
+#[must_use]
+pub fn bytes(number: f64) -> String {
     let mut number = number;
     for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
         if number.abs() < 1024.0 {

@@ -41,8 +41,16 @@ impl Authority {
     }
 
     pub fn issue(&self, name: &str) -> Issued {
+        self.issue_until(name, None)
+    }
+
+    /// Valid until so long after 1970.
+    pub fn issue_until(&self, name: &str, until: Option<Duration>) -> Issued {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        if let Some(until) = until {
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + until;
+        }
         let cert = params.signed_by(&key, &self.issuer).unwrap().pem();
         Issued { cert, key: key.serialize_pem() }
     }
@@ -63,7 +71,7 @@ pub fn self_signed(name: &str) -> (ServerConfig, String) {
     (server(&issued, None), cert)
 }
 
-fn server(issued: &Issued, clients: Option<&Authority>) -> ServerConfig {
+pub fn server(issued: &Issued, clients: Option<&Authority>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -97,6 +105,8 @@ pub enum Manner {
     Demand(String),
     /// Answers the next one with these bytes, and passes on from then on.
     Answer(Vec<u8>),
+    /// Answers those for this path with these bytes.
+    AnswerFor(&'static str, Vec<u8>),
     /// Passes one on, and closes the connection behind its answer without saying so.
     CloseBehind,
     /// Passes one on, and closes the connection when the next one has come.
@@ -228,6 +238,12 @@ impl Shared {
                 Manner::Answer(answer) => {
                     add(&self.counts.answered);
                     *self.manner.lock().unwrap() = Manner::Pass;
+                    client.get_mut().write_all(answer)?;
+                    client.get_mut().flush()?;
+                    continue;
+                }
+                Manner::AnswerFor(path, answer) if head.contains(&format!(" {path}")) => {
+                    add(&self.counts.answered);
                     client.get_mut().write_all(answer)?;
                     client.get_mut().flush()?;
                     continue;

@@ -2,7 +2,7 @@
 
 use super::answer::{self, Body, Outcome, Pushed, text};
 use super::wire::Wire;
-use super::{Away, Link, Shared};
+use super::{Away, Link, Shared, query};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 const PUSH_PATH: &str = "/loki/api/v1/push";
+const QUERY_PATH: &str = "/loki/api/v1/query_range";
 const TENANT_HEADER: &str = "x-scope-orgid";
 const BACKLOG: u32 = 1_024;
 /// What hyper may hold of a request before the body is taken from it.
@@ -192,6 +193,13 @@ async fn handle(
     if !push {
         return Ok(match (&head.method, head.uri.path()) {
             (&Method::GET, "/ready") => text(200, "ready\n"),
+            (&Method::GET, QUERY_PATH) => {
+                let parameters = head.uri.query().unwrap_or_default();
+                match query::range(parameters, &tenant, &shared.store().kept) {
+                    Ok(found) => text(200, &found),
+                    Err(error) => text(400, &error),
+                }
+            }
             (_, PUSH_PATH) => text(405, "405 method not allowed\n"),
             _ => text(404, "404 page not found\n"),
         }

@@ -13,6 +13,7 @@ mod http;
 mod json;
 mod ledger;
 mod limits;
+mod query;
 mod receive;
 mod refused;
 mod stats;

@@ -1,0 +1,148 @@
+//! The files of TLS: whether they can be used, belong together, and for how long.
+
+use super::clients;
+use super::finding::{Finding, Level};
+use crate::push::{self, tls};
+use config::Config;
+use perf::clock::unix_ns;
+use serde_json::json;
+use std::path::Path;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+const DAY_S: i64 = 86_400;
+/// Who renews by hand needs as long.
+const DAYS_MIN: i64 = 14;
+
+#[must_use]
+pub fn look(config: &Config) -> Vec<Finding> {
+    clients(config).flat_map(|client| of_sink(&client)).collect()
+}
+
+fn of_sink(client: &push::Options) -> Vec<Finding> {
+    let sink = &client.key;
+    if client.tls.files().next().is_none() {
+        return Vec::new();
+    }
+    let mut found = vec![match tls::config(&client.tls, sink) {
+        Ok(_) => Finding::ok("tls_files", "can be used, and belong together").of(sink.as_str()),
+        Err(message) => Finding::of_message(Level::NoGo, "tls_files", &message).of(sink.as_str()),
+    }];
+    let now_s = unix_ns() / 1_000_000_000;
+    let mut take = |key: &str, file: Option<&Path>, is_bundle| {
+        let key = format!("{sink}.tls.{key}");
+        // What cannot be read was just said.
+        let certificates = file.and_then(|file| tls::certificates(&key, file).ok());
+        let terms: Vec<Term> =
+            certificates.iter().flatten().filter_map(|der| Term::of(der)).collect();
+        if let (Some(file), false) = (file, terms.is_empty()) {
+            let fix =
+                format!("renew it, and write it to {}; it is read again by itself", file.display());
+            found.push(judge("certificates", &terms, now_s, is_bundle, fix).of(key));
+        }
+    };
+    take("ca_file", client.tls.ca_file.as_deref(), true);
+    take("cert_file", client.tls.cert_file.as_deref(), false);
+    found
+}
+
+/// Those that a sink shows, its own first; none where it shows none that can be read.
+pub fn of_server(shown: &[Vec<u8>]) -> Option<Finding> {
+    let terms: Vec<Term> = shown.iter().filter_map(|der| Term::of(der)).collect();
+    let now_s = unix_ns() / 1_000_000_000;
+    let fix = "renew the sink's certificate, on the side of the sink or of the gateway before it";
+    (!terms.is_empty()).then(|| judge("sink_certificate", &terms, now_s, false, fix.into()))
+}
+
+/// Of what and when a certificate is valid, in seconds since 1970.
+#[derive(Debug, Clone)]
+struct Term {
+    subject: String,
+    from_s: i64,
+    to_s: i64,
+}
+
+impl Term {
+    fn of(der: &[u8]) -> Option<Term> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let validity = certificate.validity();
+        Some(Term {
+            subject: certificate.subject().to_string(),
+            from_s: validity.not_before.timestamp(),
+            to_s: validity.not_after.timestamp(),
+        })
+    }
+
+    fn level(&self, now_s: i64) -> Level {
+        match self.to_s - now_s {
+            _ if self.from_s > now_s => Level::NoGo,
+            left if left <= 0 => Level::NoGo,
+            left if left < DAYS_MIN * DAY_S => Level::Warning,
+            _ => Level::Ok,
+        }
+    }
+
+    fn text(&self, now_s: i64) -> String {
+        let subject = &self.subject;
+        let days = (self.to_s - now_s) / DAY_S;
+        if self.from_s > now_s {
+            format!("{subject}: not valid before {}", time(self.from_s))
+        } else if self.to_s <= now_s {
+            format!("{subject}: expired on {}, {} days ago", time(self.to_s), -days)
+        } else {
+            format!("{subject}: expires on {}, in {days} days", time(self.to_s))
+        }
+    }
+}
+
+/// Certificates may be valid for longer than nanoseconds can tell.
+fn time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
+}
+
+/// Of a bundle one authority may do: those that have expired are a warning where others have not.
+fn judge(name: &'static str, terms: &[Term], now_s: i64, is_bundle: bool, fix: String) -> Finding {
+    let levels = || terms.iter().map(|term| term.level(now_s));
+    let worst = levels().max().unwrap_or(Level::Ok);
+    let some_valid = is_bundle && levels().any(|level| level < Level::NoGo);
+    let level = if some_valid { worst.min(Level::Warning) } else { worst };
+    // The first to expire, or those that are not well.
+    let unwell: Vec<&Term> = terms.iter().filter(|term| term.level(now_s) > Level::Ok).collect();
+    let first = terms.iter().min_by_key(|term| term.to_s);
+    let shown = if unwell.is_empty() { first.into_iter().collect() } else { unwell };
+    let texts: Vec<String> = shown.iter().map(|term| term.text(now_s)).collect();
+    let found = format!("{} certificates; {}", terms.len(), texts.join(", "));
+    let days = terms.iter().map(|term| (term.to_s - now_s).div_euclid(DAY_S)).min();
+    Finding::at(level, name, found, fix).figures(json!({ "days_left": days }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_days_that_are_left_decide() {
+        let now_s = 1_000 * DAY_S;
+        let term = |from, to| Term {
+            subject: "CN=x".into(),
+            from_s: now_s + from * DAY_S,
+            to_s: now_s + to * DAY_S,
+        };
+        let judged = |terms: &[Term], bundle| judge("x", terms, now_s, bundle, "renew it".into());
+        for (from, to, level, text) in [
+            (-9, 14, Level::Ok, "in 14 days"),
+            (-9, 13, Level::Warning, "in 13 days"),
+            (-9, -2, Level::NoGo, "2 days ago"),
+            (-9, 0, Level::NoGo, "0 days ago"),
+            (1, 99, Level::NoGo, "not valid before"),
+            (-9, 800_000, Level::Ok, "in 800000 days"),
+        ] {
+            let found = judged(&[term(from, to)], false);
+            assert_eq!(found.level, level, "{found:?}");
+            assert!(found.found.contains(text), "{found:?}");
+        }
+        let mixed = [term(-9, -2), term(-9, 99)];
+        assert_eq!(judged(&mixed, false).level, Level::NoGo);
+        let found = judged(&mixed, true);
+        assert_eq!((found.level, &found.figures["days_left"]), (Level::Warning, &(-2).into()));
+    }
+}
