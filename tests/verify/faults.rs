@@ -3,11 +3,12 @@
 use super::fake::Fake;
 use super::{EASY, begin, begin_on, ended_early, finish, free, looked, push, rule, save, verify};
 use crate::abuse::client::noise;
-use crate::bed::{Bed, agent, eventually, stop};
+use crate::bed::{Bed, PATIENCE, agent, eventually, stop};
 use crate::observe::prometheus::health;
 use bench::load::Rotation;
 use bench::stub::{Away, Fault};
-use std::time::Duration;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 #[test]
 fn loki_away_ends_it_at_once() {
@@ -109,6 +110,13 @@ fn a_restart_is_no_go() {
         begin(&bed.setup.dir, &[&product], &rules, &["--for", "1h", "--fail-fast"]);
     looked(&mut child);
     product.kill();
+    // The kernel gives up what a ring was waiting on only after the process has ended.
+    let start = Instant::now();
+    let addresses = [&bed.setup.server_listen, &bed.setup.metrics_listen];
+    while addresses.iter().any(|address| TcpListener::bind(address).is_err()) {
+        assert!(start.elapsed() < PATIENCE, "the address of a process that was killed is in use");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let product = bed.start();
     let ended = finish(child, &path);
     ended_early(&ended, "--fail-fast: ");
