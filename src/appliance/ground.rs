@@ -9,12 +9,18 @@ use io::format::FormatVersion;
 use shards::executor;
 use shards::topology::Plan;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Connections that wait to be accepted; the kernel's net.core.somaxconn limits it further.
 const LISTEN_BACKLOG: i32 = 4096;
+
+/// How long an address may be taken, and how often it is tried meanwhile.
+const BIND_TIME: Duration = Duration::from_secs(3);
+const BIND_INTERVAL: Duration = Duration::from_millis(50);
 
 pub struct Ground {
     pub plan: Plan,
@@ -57,8 +63,17 @@ impl Ground {
     }
 }
 
+/// Where a process that was killed had the address, the kernel takes a moment to give it back.
 fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).map_err(|error| cannot_listen(address, key, &error))
+    let start = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < BIND_TIME => {
+                std::thread::sleep(BIND_INTERVAL);
+            }
+            bound => return bound.map_err(|error| cannot_listen(address, key, &error)),
+        }
+    }
 }
 
 fn cannot_listen(address: SocketAddr, key: &str, error: &std::io::Error) -> RunError {
