@@ -2,7 +2,9 @@
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -35,7 +37,7 @@ impl Process {
                 procfs::process::LimitValue::Unlimited => u64::MAX,
             },
             threads: u64::try_from(stat.num_threads).unwrap_or(0),
-            started_s: procfs::boot_time_secs().ok()? as f64 + stat.starttime as f64 / ticks as f64,
+            started_s: booted_s() + stat.starttime as f64 / ticks as f64,
         })
     }
 
@@ -55,6 +57,17 @@ impl Process {
             .map(|((name, help), value)| family(name, help, value))
             .collect()
     }
+}
+
+/// Unix time in seconds. From the clocks, since a sandbox may hide `/proc/stat`; and once, since a clock
+/// that is set later must not look like a restart.
+fn booted_s() -> f64 {
+    static BOOTED_S: OnceLock<f64> = OnceLock::new();
+    *BOOTED_S.get_or_init(|| {
+        let up = clock_gettime(ClockId::Boottime);
+        let up_s = up.tv_sec as f64 + up.tv_nsec as f64 / 1e9;
+        crate::clock::unix_ns() as f64 / 1e9 - up_s
+    })
 }
 
 const FAMILIES: [(&str, &str); 7] = [

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The package as an administrator meets it: builds it, lints it, and in a new Debian of the host's release installs, runs,
-# upgrades, removes and purges it. Needs root, debootstrap and lintian, and the network for the mirror that the host's apt has.
+# The package as an administrator meets it: builds it, lints it, and in a new Debian of the host's release installs, runs, boots,
+# upgrades, removes and purges it. Needs root, debootstrap, lintian, systemd-nspawn, fish and zsh, and the network for the mirror that the host's apt has.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 . config/deploy/deb/loki.sh
@@ -30,9 +30,12 @@ apt_install() { in_root apt-get install -qy --no-install-recommends -o Dpkg::Use
 
 cleanup() {
     stop_loki
-    umount -R "$root/proc" "$root/sys" "$root/dev" 2>/dev/null || true
+    umount_host
     rm -rf "$root"
 }
+
+mount_host() { local dir; for dir in proc sys dev; do mount --rbind "/$dir" "$root/$dir"; done; }
+umount_host() { local dir; for dir in proc sys dev; do umount -R "$root/$dir" 2>/dev/null || true; done; }
 
 # The host's own release, from the mirror that its apt takes it from.
 make_root() {
@@ -43,7 +46,7 @@ make_root() {
     mkdir -p "$work/cache"
     debootstrap --variant=minbase --cache-dir="$work/cache" --include=systemd,man-db,bash-completion "$suite" "$root" "$mirror" >"$work/debootstrap.log" 2>&1 ||
         { tail "$work/debootstrap.log" "$root/debootstrap/debootstrap.log"; fail "debootstrap fails"; }
-    for dir in proc sys dev; do mount --rbind "/$dir" "$root/$dir"; done
+    mount_host
     # As containers have it, manual pages may be left out.
     rm -f "$root"/etc/dpkg/dpkg.cfg.d/*
     mkdir -p "$root/var/log"
@@ -133,6 +136,29 @@ runs() {
     has $data/shard-00/wal
 }
 
+# The service in a Debian that is booted: all that the unit forbids is forbidden.
+boots() {
+    start_loki "$work/pushes"
+    echo "LOKI_URL=$loki_url" >>"$root/etc/default/log-capturer"
+    echo "$1" >>"$root/var/log/app.log"
+    install -m 0755 config/deploy/deb/probe.sh "$root/probe.sh"
+    install -m 0644 config/deploy/deb/probe.service "$root/etc/systemd/system/probe.service"
+    in_root systemctl enable probe >/dev/null 2>&1
+    umount_host
+    systemd-nspawn -D "$root" --register=no --keep-unit --boot --console=pipe </dev/null >"$work/boot.log" 2>&1 & local boot=$!
+    await "$1" || { cat "$root/result" "$root/journal"; fail "the line did not arrive from the service"; }
+    touch "$root/arrived"
+    wait "$boot" || { cat "$work/boot.log"; fail "systemd-nspawn ends with $?"; }
+    mount_host
+    stop_loki
+    same 'Result=success NRestarts=0 ExecMainStatus=0' "$(xargs <"$root/result")" 'the service'
+    # What it shows of itself needs /proc, of which little is left.
+    grep -q '^process_threads [1-9]' "$root/metrics" || fail 'the metrics of the process are missing'
+    in_root systemctl disable probe >/dev/null 2>&1
+    rm "$root"/{probe.sh,etc/systemd/system/probe.service,result,metrics,journal,arrived}
+    sed -i '/^LOKI_URL=/d' "$root/etc/default/log-capturer"
+}
+
 position() { "${as_user[@]}" log-capturer positions export --data-dir $data | grep /var/log/app.log; }
 
 upgrades() {
@@ -185,8 +211,9 @@ step completes
 step unit
 # Words that no other log has a part of: pushes are compressed.
 step runs qzxjv-wkyph-1
+step boots qzxjv-wkyph-2
 step build_next
 step upgrades
-step runs qzxjv-wkyph-2
+step runs qzxjv-wkyph-3
 step removes
 echo "$(basename "$deb"): installed, run, upgraded, removed, purged"

@@ -1,8 +1,17 @@
 """Writes WORK/bundle/config.json for runc: what Dockerfile and compose.yaml ask of Docker. bundle.py WORK LOKI_URL SECCOMP"""
 
 import json
+import resource
 import subprocess
 import sys
+
+
+def limit(name, wanted):
+    """No more than this host lets this process have."""
+    hard = resource.getrlimit(getattr(resource, "RLIMIT_" + name))[1]
+    wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    return {"type": "RLIMIT_" + name, "hard": wanted, "soft": wanted}
+
 
 work, loki_url, seccomp = sys.argv[1:]
 bundle = work + "/bundle"
@@ -16,10 +25,7 @@ spec["process"] |= {
     "env": ["PATH=/usr/bin", "HOSTNAME=here", "LOKI_URL=" + loki_url],
     "capabilities": {},
     "noNewPrivileges": True,
-    "rlimits": [
-        {"type": "RLIMIT_NOFILE", "hard": 65536, "soft": 65536},
-        {"type": "RLIMIT_MEMLOCK", "hard": 67108864, "soft": 67108864},
-    ],
+    "rlimits": [limit("NOFILE", 65536), limit("MEMLOCK", 64 << 20)],
 }
 spec["root"]["readonly"] = True
 spec["mounts"].append(
@@ -27,7 +33,7 @@ spec["mounts"].append(
 )
 # The host's network.
 spec["linux"]["namespaces"] = [of for of in spec["linux"]["namespaces"] if of["type"] != "network"]
-spec["mounts"] = [of for of in spec["mounts"] if of["type"] not in ("sysfs", "cgroup")]
+spec["mounts"] = [of for of in spec["mounts"] if of["type"] != "cgroup"]
 with open(seccomp) as file:
     spec["linux"]["seccomp"] = json.load(file)
 with open(bundle + "/config.json", "w") as file:

@@ -46,7 +46,7 @@ runs_under_seccomp() {
     make_bundle $marker
     runc --root "$work/runc" run --bundle "$work/bundle" "$container" >"$work/run.log" 2>&1 & local run=$!
     await $marker || { cat "$work/run.log"; fail "the line did not arrive"; }
-    # Without the profile of this repository, io_uring is what Docker's forbids: the profile is in force.
+    # A filter is in force.
     [ "$(awk '/^Seccomp:/ { print $2 }' "/proc/$(runc --root "$work/runc" state "$container" | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')/status")" = 2 ] || fail "no seccomp filter is in force"
     runc --root "$work/runc" kill "$container" TERM
     wait "$run" || { cat "$work/run.log"; fail "ends with $?"; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints seccomp.json: nothing is allowed but the groups that the systemd unit allows, as the systemd of this host has them.
+# Prints seccomp.json: nothing is allowed but the groups that the systemd unit names, as the systemd of this host has them.
 # Those of @privileged stay in, since the runtime itself needs some of them under the profile; without capabilities they
 # are refused all the same.
 set -euo pipefail
