@@ -5,6 +5,10 @@ use crate::receive::Receiver;
 use shards::bell::LocalBell;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How long a request waits for the next receiver.
+const WAIT_TIME_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub struct Entrance {
@@ -25,9 +29,20 @@ impl Entrance {
     }
 
     /// Who receives now. Waits where one makes way for the next: that takes as long as making durable
-    /// what is under way.
+    /// what is under way. Where that takes too long, it is the one that says so.
     pub async fn receiver(&self) -> Rc<Receiver> {
-        let receives = |receiver: &&Rc<Receiver>| !receiver.is_yielding();
-        self.changed.until(|| self.receiver.borrow().as_ref().filter(receives).cloned()).await
+        let start = Instant::now();
+        let receives =
+            |receiver: &&Rc<Receiver>| !receiver.is_yielding() || start.elapsed() >= WAIT_TIME_MAX;
+        let next = self.changed.until(|| self.receiver.borrow().as_ref().filter(receives).cloned());
+        let late = async {
+            glommio::timer::sleep(WAIT_TIME_MAX).await;
+            self.changed.ring();
+            std::future::pending().await
+        };
+        if let Some(receiver) = self.receiver.borrow().as_ref().filter(receives) {
+            return receiver.clone();
+        }
+        futures_lite::future::or(next, late).await
     }
 }

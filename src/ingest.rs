@@ -269,13 +269,18 @@ pub async fn run(
     let commit = glommio::spawn_local(shard.clone().commit());
     let read = glommio::spawn_local(shard.clone().read()).detach();
     // Delivery is the last to end; a failure of any ends the shard.
-    let ended = futures_lite::future::or(shard.clone().deliver(), async {
+    let deliver = async {
+        shard.clone().deliver().await?;
+        shard.settle().await
+    };
+    let ended = futures_lite::future::or(deliver, async {
         commit.await?;
         std::future::pending().await
     })
     .await
     .map_err(ShardError::from);
     read.cancel();
+    shard.links.counts.lines_unstored.inc_by(shard.intake.end());
     sweeper.cancel().await;
     for route in &shard.routes {
         route.letters.end().await;
@@ -323,14 +328,16 @@ impl Shard {
                 self.links.source_bell.wait().await;
             }
         }
-        self.seal_and_append(&mut batch, &mut begun, &mut sources, &streams, apart).await;
-        if self.links.stop.phase() == Phase::Yielding {
+        if self.links.stop.has_successor() {
             self.intake.yields();
         }
+        self.seal_and_append(&mut batch, &mut begun, &mut sources, &streams, apart).await;
         // Requests under way are answered, those that come wait for who comes next.
         while self.links.stop.phase() == Phase::Yielding && self.intake.has_guests() {
             glommio::timer::sleep(GUESTS_INTERVAL).await;
         }
+        // Where a file is to be read from its end, that is remembered.
+        self.take_events(&mut sources, &mut streams);
         self.intake.close();
         self.sealed.set(true);
         self.moved.ring();
@@ -593,7 +600,14 @@ impl Shard {
         }
         self.settled.set(true);
         self.links.ack_bell.ring();
+        self.moved.ring();
         Ok(())
+    }
+
+    /// Nothing is under way to the disk any more: another may have the log.
+    async fn settle(&self) -> Result<(), WalError> {
+        self.moved.until(|| self.settled.get().then_some(())).await;
+        if self.adopted.take() { self.checkpoint().await } else { Ok(()) }
     }
 
     /// How long what was noticed then had waited when it was read, at `arrival_ns`.
@@ -659,9 +673,8 @@ impl Shard {
             let phase = self.links.stop.phase();
             let draining = phase != Phase::Running;
             // Asked before the last acks are taken.
-            let yielded = phase == Phase::Yielding
-                && self.settled.get()
-                && self.links.sinks.iter().all(SinkLinks::are_ended);
+            let answered = self.links.sinks.iter().all(SinkLinks::are_ended);
+            let yielded = phase == Phase::Yielding && self.settled.get() && answered;
             let mut more = false;
             for (sink, route) in self.routes.iter().enumerate() {
                 self.take_acks(sink, route).await;
@@ -694,7 +707,9 @@ impl Shard {
             self.links.counts.wal_unacked_frames.set(i64::try_from(unacked).unwrap_or(i64::MAX));
             self.links.counts.wal_bytes.set(i64::try_from(self.wal.disk_bytes()).unwrap_or(0));
             let leaving = yielded || self.links.stop.phase() == Phase::Leaving;
-            let done = self.settled.get() && self.routes().all(|handoff| handoff.is_done());
+            let done = self.settled.get()
+                && phase != Phase::Yielding
+                && self.routes().all(|handoff| handoff.is_done());
             if done || leaving {
                 self.checkpoint().await?;
                 return Ok(());

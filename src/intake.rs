@@ -55,6 +55,8 @@ enum Way {
     Appended(Seq),
     Durable,
     Refused,
+    /// Nobody knows any more.
+    Ended,
 }
 
 /// What waits of one tenant: of the streams that travel together, and of each that travels alone.
@@ -471,6 +473,21 @@ impl Intake {
         0
     }
 
+    /// Nothing of what is here goes anywhere any more. Gives the number of lines that were answered and may
+    /// not be stored.
+    pub fn end(&self) -> u64 {
+        self.close();
+        let ticket = self.ticket.replace(Ticket::new());
+        let rest = self.appended.take().into_iter().chain([ticket]);
+        let mut left = 0;
+        for ticket in rest {
+            left += ticket.0.left.get();
+            ticket.settle(Way::Ended);
+        }
+        self.room.ring();
+        left
+    }
+
     /// Everything up to `durable` stands on the disk.
     pub fn committed(&self, durable: Seq) {
         let mut appended = self.appended.borrow_mut();
@@ -502,6 +519,7 @@ impl Intake {
             .until(|| match group.way.get() {
                 Way::Durable => Some(Ok(())),
                 Way::Refused => Some(Err(NotStored::Full)),
+                Way::Ended => Some(Err(NotStored::Closed)),
                 Way::Waiting | Way::Appended(_) => {
                     (Instant::now() >= deadline).then_some(Err(NotStored::TimedOut))
                 }

@@ -135,14 +135,14 @@ impl Monitor {
         }
     }
 
-    /// `running` shards have not ended.
-    pub fn look(&mut self, running: usize) {
+    /// `running` shards have not ended; while others `recover` their logs, they are not waited for.
+    pub fn look(&mut self, running: usize, recover: bool) {
         let now = Instant::now();
         let status = self.status.clone();
         let metrics = &status.metrics;
         let live = metrics.times.collect(now);
         // Who recovers a log has no sign of life to give.
-        let waits = !status.ready.load(Ordering::Acquire);
+        let waits = recover || !status.is_ready();
         for (at, _) in self.live.iter_mut().zip(live).filter(|(_, live)| *live || waits) {
             *at = now;
         }

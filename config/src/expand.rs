@@ -40,8 +40,10 @@ pub fn expand(
         match (value(name, variable), default) {
             (Ok(value), None) => out.push_str(&value),
             (Ok(value), Some(_)) if !value.is_empty() => out.push_str(&value),
-            (Err(wrong @ Wrong::Name(_)), _) | (Err(wrong), None) => return Err(wrong.told()),
-            (_, Some(default)) => out.push_str(default),
+            (Err(wrong), default) if default.is_none() || !wrong.is_absence() => {
+                return Err(wrong.told());
+            }
+            (_, default) => out.push_str(default.unwrap_or_default()),
         }
         rest = more;
     }
@@ -57,6 +59,15 @@ enum Wrong<'a> {
 }
 
 impl Wrong<'_> {
+    /// There is none: what a default is for.
+    fn is_absence(&self) -> bool {
+        match self {
+            Wrong::Unset(_) | Wrong::NoCredentials(_) => true,
+            Wrong::File(_, error) => error.kind() == std::io::ErrorKind::NotFound,
+            Wrong::Name(_) => false,
+        }
+    }
+
     /// What is wrong, and what to do.
     fn told(self) -> (String, String) {
         match self {

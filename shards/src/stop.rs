@@ -1,7 +1,7 @@
 //! The one way to end: make way for what comes next, drain until a deadline, or leave at once.
 
 use crate::bell::Bell;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,7 @@ pub struct Stop(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     phase: AtomicU8,
+    yielded: AtomicBool,
     bells: Mutex<Vec<Arc<Bell>>>,
 }
 
@@ -37,8 +38,17 @@ impl Stop {
         }
     }
 
+    /// Whether others go on where this ends.
+    #[must_use]
+    pub fn has_successor(&self) -> bool {
+        self.0.yielded.load(Ordering::Acquire)
+    }
+
     /// Moves on to `phase` and rings every bell that wants to know.
     pub fn advance(&self, phase: Phase) {
+        if phase == Phase::Yielding {
+            self.0.yielded.store(true, Ordering::Release);
+        }
         self.0.phase.fetch_max(phase as u8, Ordering::AcqRel);
         let bells = self.0.bells.lock().unwrap_or_else(PoisonError::into_inner);
         bells.iter().for_each(|bell| bell.ring());

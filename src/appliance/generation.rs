@@ -28,6 +28,7 @@ use shards::stop::Stop;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 /// From discovery to one shard; where it is full, discovery waits.
 const EVENTS_MAX: usize = 4096;
@@ -42,6 +43,9 @@ pub struct Generation {
     links: Vec<Links>,
     /// What was in force before.
     before: Option<Arc<Config>>,
+    discovery: Option<JoinHandle<()>>,
+    /// Of the one before, which ends.
+    discovery_before: Option<JoinHandle<()>>,
 }
 
 /// What can fail of a configuration that was checked: made before anything is changed for it.
@@ -76,8 +80,10 @@ impl Generation {
         config: Arc<Config>,
         clients: Clients,
         ground: &Ground,
-        before: Option<&Generation>,
+        mut before: Option<&mut Generation>,
     ) -> Generation {
+        let discovery_before = before.as_mut().and_then(|before| before.discovery.take());
+        let before = before.as_deref();
         let sinks: Vec<String> = config.sinks.iter().map(|sink| sink.name.clone()).collect();
         let status = status(&config, ground.shards, &sinks, before);
         let stop = Stop::default();
@@ -99,6 +105,8 @@ impl Generation {
             egresses,
             links,
             before: before.map(|before| before.config.clone()),
+            discovery: None,
+            discovery_before,
             config,
         }
     }
@@ -161,7 +169,7 @@ impl Generation {
 
     /// Once all logs are recovered, with the cursors of all of them.
     pub fn start_discovery(
-        &self,
+        &mut self,
         ground: &Ground,
         cursors: Vec<Cursor>,
         report: mpsc::Sender<Report>,
@@ -170,6 +178,10 @@ impl Generation {
             self.links.iter().map(|links| links.events.clone()).collect();
         let (stop, status) = (self.stop.clone(), self.status.clone());
         let (cpu, number) = (ground.plan.egress, self.number);
+        if let Some(before) = self.discovery_before.take() {
+            // Both would need the watches of all directories.
+            let _ = before.join();
+        }
         let mut options = options::discovery(&self.config);
         if let Some(before) = &self.before {
             options.before = options::discovery(before).discovery.groups;
@@ -177,16 +189,18 @@ impl Generation {
         let shards = ground.plan.shards.len();
         let discovery = discover::Discovery::new(options, cursors, events, shards)
             .map_err(|error| RunError::Setup(error.to_string()))?;
-        spawn("discover", move || {
+        let handle = spawn("discover", move || {
             pin(cpu);
             let ready = report.clone();
             let ended = discovery.run(&stop, &status.metrics, move || {
                 let _ = ready.send(Report::Discovered { generation: number });
             });
             if let Err(error) = ended {
-                let _ = report.send(Report::DiscoveryFailed(error.to_string()));
+                let error = error.to_string();
+                let _ = report.send(Report::DiscoveryFailed { generation: number, error });
             }
         });
+        self.discovery = Some(handle);
         Ok(())
     }
 }

@@ -16,7 +16,6 @@ use crate::entrance::Entrance;
 use crate::ingest::ShardError;
 use crate::monitor::{INTERVAL, Monitor};
 use crate::panel::{Control, Panels};
-use crate::settings::difference::Change;
 use crate::settings::{Asked, Outcome, Settings};
 use crate::state::StateError;
 use crate::{options, own_log, server, systemd};
@@ -36,6 +35,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Why the appliance did not start, or did not go on.
@@ -89,7 +89,10 @@ pub enum Report {
     Discovered {
         generation: u64,
     },
-    DiscoveryFailed(String),
+    DiscoveryFailed {
+        generation: u64,
+        error: String,
+    },
     Stop,
     /// Another configuration is to be put in force.
     Change(Asked),
@@ -128,7 +131,7 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
         generation.desk.clone(),
     );
     // Whoever asks while the log is recovered finds a report.
-    monitor.look(ground.shards);
+    monitor.look(ground.shards, true);
     let control = Arc::new(Control::new(report.clone()));
     let panels = Arc::new(Panels::new(generation.panel(&ground, &control)));
     let works = start_shards(&ground, &config, listeners, &panels, &report)?;
@@ -175,7 +178,7 @@ struct Running {
     /// What takes over once they have.
     next: Option<Next>,
     /// What is in force as soon as it is ready, and what is different then.
-    pending: Option<(Asked, Vec<Change>)>,
+    pending: Option<Asked>,
     error: Option<RunError>,
     deadline: Option<Instant>,
 }
@@ -204,7 +207,7 @@ impl Running {
         while self.goes_on() {
             let now = Instant::now();
             if look_at <= now {
-                self.monitor.look(self.alive);
+                self.look();
                 self.watch_settings();
                 look_at = now + interval;
             }
@@ -249,14 +252,20 @@ impl Running {
 
     /// The deadline is over: false where there is nothing left to do about it.
     fn hurry(&mut self) -> bool {
-        if self.generation.stop.phase() == Phase::Leaving {
+        let makes_way = self.next.is_some();
+        if self.phase() == Phase::Leaving && makes_way {
+            // It ends, and only then may others have the log; the watchdog sees to one that does not.
+            self.deadline = None;
+            return true;
+        }
+        if self.phase() == Phase::Leaving {
             tracing::warn!(
                 error_key = ErrorKey::DrainCutShort.name(),
                 "a shard did not end in time; what is durable stays so"
             );
             return false;
         }
-        if self.next.is_some() {
+        if makes_way {
             tracing::warn!(
                 error_key = ErrorKey::DrainCutShort.name(),
                 "making way takes too long: pushes and requests under way are broken off"
@@ -283,7 +292,7 @@ impl Running {
                     self.ready();
                 }
             }
-            Report::Stop if self.phase() > Phase::Yielding => {
+            Report::Stop if self.generation.status.stopping.load(Ordering::Acquire) => {
                 tracing::warn!(
                     error_key = ErrorKey::DrainCutShort.name(),
                     "a second signal: leaving at once; what is durable stays so"
@@ -308,7 +317,8 @@ impl Running {
                     self.fail(RunError::Shard { shard, source });
                 }
             }
-            Report::DiscoveryFailed(error) => {
+            Report::DiscoveryFailed { generation, .. } if generation != self.generation.number => {}
+            Report::DiscoveryFailed { error, .. } => {
                 tracing::error!(
                     error_key = ErrorKey::DiscoveryFailed.name(),
                     error,
@@ -322,12 +332,22 @@ impl Running {
     fn ready(&mut self) {
         self.generation.status.ready.store(true, Ordering::Release);
         self.generation.show_success();
-        self.monitor.look(self.alive);
+        self.look();
         systemd::ready();
         tracing::info!("ready");
-        if let Some((asked, changes)) = self.pending.take() {
-            asked.answer(Outcome::Changed(changes));
+        if let Some(asked) = self.pending.take() {
+            let (changes, warning) =
+                self.settings.put_in_force(self.generation.config.clone(), &asked);
+            let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
+            tracing::info!(keys = keys.join(" "), "the configuration is changed");
+            asked.answer(Outcome::Changed { changes, warning });
         }
+    }
+
+    fn look(&mut self) {
+        // Where all make way for others, none is missing.
+        let running = if self.next.is_some() { self.ground.shards } else { self.alive };
+        self.monitor.look(running, self.recovered < self.ground.shards);
     }
 
     fn phase(&self) -> Phase {
@@ -356,12 +376,16 @@ impl Running {
             asked.answer(Outcome::Failed("the process stops".into()));
         }
         self.pending = None;
-        // Where the senders have gone already, nothing is sent any more.
-        let gone = self.phase() == Phase::Yielding;
-        self.generation.stop.advance(if gone { Phase::Leaving } else { Phase::Draining });
         let drain_timeout = self.generation.config.drain_timeout;
         let time = drain_timeout.saturating_sub(LEAVE_TIME.min(drain_timeout / 4));
-        self.deadline.get_or_insert(Instant::now() + if gone { LEAVE_TIME } else { time });
+        let now = Instant::now();
+        if self.phase() == Phase::Yielding {
+            // Its senders go, so nothing more is sent: what is under way becomes durable, and that is all.
+            self.deadline = Some(now + LEAVE_TIME.min(time));
+        } else {
+            self.generation.stop.advance(Phase::Draining);
+            self.deadline.get_or_insert(now + time);
+        }
     }
 
     /// Looks whether the file was changed, where that is wanted.
@@ -385,6 +409,7 @@ impl Running {
             tracing::info!(why, "the configuration is not looked at now");
             return asked.answer(Outcome::Busy(why.into()));
         }
+        systemd::reloading();
         let checked = self.settings.check(&asked).and_then(|config| {
             let Some(config) = config else { return Ok(None) };
             self.ground
@@ -398,16 +423,17 @@ impl Running {
         match checked {
             Ok(None) => {
                 whole.reload_successful.set(1);
+                systemd::ready();
                 asked.answer(Outcome::Unchanged);
             }
             Ok(Some((config, clients))) => {
                 tracing::info!("the configuration changes: the one in force makes way");
-                systemd::reloading();
                 self.next = Some(Next { config: Arc::new(config), clients, asked });
                 self.generation.stop.advance(Phase::Yielding);
                 self.deadline = Some(Instant::now() + YIELD_TIME);
             }
             Err(outcome) => {
+                systemd::ready();
                 whole.reloads_failed.inc();
                 whole.reload_successful.set(0);
                 tracing::error!(
@@ -421,7 +447,8 @@ impl Running {
     }
 
     fn put_in_force(&mut self, config: Arc<Config>, clients: Clients, asked: Asked) {
-        let next = Generation::new(config.clone(), clients, &self.ground, Some(&self.generation));
+        let next =
+            Generation::new(config.clone(), clients, &self.ground, Some(&mut self.generation));
         let cpus = (0..self.ground.shards).map(|shard| self.ground.cpu(shard)).collect();
         self.monitor.follow(
             options::monitor(&config, cpus),
@@ -433,10 +460,7 @@ impl Running {
         own_log::set_level(config.log.level);
         self.generation = next;
         self.begin();
-        let changes = self.settings.put_in_force(config, &asked);
-        let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
-        tracing::info!(keys = keys.join(" "), "the configuration is changed");
-        self.pending = Some((asked, changes));
+        self.pending = Some(asked);
     }
 }
 
@@ -502,12 +526,9 @@ fn start_shard(
     Ok(())
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(256 << 10)
-        .spawn(work)
-        .expect("a thread can be started");
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10);
+    thread.spawn(work).expect("a thread can be started")
 }
 
 fn pin(cpu: usize) {

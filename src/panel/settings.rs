@@ -102,8 +102,10 @@ fn read_order(body: &[u8]) -> Result<Order, Wrong> {
 
 fn told(outcome: Outcome) -> Result<Value, Wrong> {
     match outcome {
-        Outcome::Changed(changes) => Ok(json!({ "outcome": "changed", "changes": changes })),
-        Outcome::Unchanged => Ok(json!({ "outcome": "unchanged", "changes": [] })),
+        Outcome::Changed { changes, warning } => {
+            Ok(json!({ "outcome": "changed", "changes": changes, "warning": warning }))
+        }
+        Outcome::Unchanged => Ok(json!({ "outcome": "unchanged", "changes": [], "warning": null })),
         Outcome::Refused(why) => Err((StatusCode::UNPROCESSABLE_ENTITY, why)),
         Outcome::Busy(why) => Err((StatusCode::CONFLICT, why)),
         Outcome::Failed(why) => Err((StatusCode::SERVICE_UNAVAILABLE, why)),

@@ -210,12 +210,7 @@ fn rollback(
     let failed = |error: &dyn std::fmt::Display| {
         CommandError::Failed(format!("{}: {error}", file.display()))
     };
-    if let Ok(before) = std::fs::read_to_string(file) {
-        let mut kept = file.as_os_str().to_owned();
-        kept.push(".before-rollback");
-        history::replace(Path::new(&kept), &before).map_err(|error| failed(&error))?;
-    }
-    history::replace(file, &text).map_err(|error| failed(&error))?;
+    history::replace_keeping(file, &text).map_err(|error| failed(&error))?;
     writeln!(out, "version {} is in {}", version.number, file.display())?;
     if no_reload { Ok(()) } else { reload(&config, out) }
 }

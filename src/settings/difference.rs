@@ -25,7 +25,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// By key. A secret that is another one now shows as a change of `secrets`.
+/// By key. Where nothing but secrets is different, that shows as a change of `secrets`.
 #[must_use]
 pub fn between(from: &Config, to: &Config) -> Vec<Change> {
     let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use std::fs::{self, File};
 use std::io::{Error, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// Its name in a data_dir.
@@ -114,10 +114,25 @@ impl History {
     }
 }
 
-/// Writes a file as a whole or not at all. One that is there keeps its mode, a new one is its owner's
-/// alone.
+/// As [`replace`]; what stood in the file is kept beside it, as FILE.before-rollback.
+pub fn replace_keeping(path: &Path, text: &str) -> Result<(), Error> {
+    match fs::read_to_string(path) {
+        Ok(before) if before == text => return Ok(()),
+        Ok(before) => {
+            let mut kept = path.as_os_str().to_owned();
+            kept.push(".before-rollback");
+            replace(Path::new(&kept), &before)?;
+        }
+        Err(_) => {}
+    }
+    replace(path, text)
+}
+
+/// Writes a file as a whole or not at all. One that is there keeps its mode and owner, a new one is its
+/// owner's alone; where a link leads to it, the link stays.
 pub fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    let permissions = fs::metadata(path).map(|meta| meta.permissions()).ok();
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let before = fs::metadata(path).ok();
     let mut tmp = path.as_os_str().to_owned();
     tmp.push(".tmp");
     let tmp = PathBuf::from(tmp);
@@ -129,8 +144,10 @@ pub fn replace(path: &Path, text: &str) -> Result<(), Error> {
             .mode(0o600)
             .open(&tmp)?;
         file.write_all(text.as_bytes())?;
-        if let Some(permissions) = permissions {
-            file.set_permissions(permissions)?;
+        if let Some(before) = &before {
+            // Who may not give it away has it for itself.
+            let _ = fchown(&file, Some(before.uid()), Some(before.gid()));
+            file.set_permissions(before.permissions())?;
         }
         file.sync_all()?;
         fs::rename(&tmp, path)?;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// What a running process does not change: the key and all below it.
-const FIXED: [&str; 13] = [
+const FIXED: [&str; 14] = [
     "data_dir",
     "cores",
     "server.listen",
@@ -33,6 +33,7 @@ const FIXED: [&str; 13] = [
     "server.limits.body_rate_min",
     "metrics.listen",
     "log.format",
+    "sources.open_files_max",
 ];
 
 /// What is asked for.
@@ -47,7 +48,11 @@ pub enum What {
 /// What became of it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    Changed(Vec<Change>),
+    Changed {
+        changes: Vec<Change>,
+        /// What went wrong all the same.
+        warning: Option<String>,
+    },
     /// It is in force already.
     Unchanged,
     /// It is wrong, or cannot be put in force; what is in force goes on.
@@ -60,7 +65,7 @@ pub enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Changed(changes) => write!(f, "changed: {} keys", changes.len()),
+            Outcome::Changed { changes, .. } => write!(f, "changed: {} keys", changes.len()),
             Outcome::Unchanged => f.write_str("unchanged"),
             Outcome::Refused(why) | Outcome::Busy(why) | Outcome::Failed(why) => f.write_str(why),
         }
@@ -123,7 +128,9 @@ pub struct Settings {
     in_force: Arc<Config>,
     /// As the file stood when it was read last.
     stamp: Option<Stamp>,
-    /// What was read last.
+    /// As it stood when it was looked at last.
+    seen: Option<Stamp>,
+    /// What was checked last.
     text: String,
 }
 
@@ -132,14 +139,20 @@ impl Settings {
         let stamp = Stamp::of(file);
         let text = config::read(file)?;
         let config = config::of_text(&text, file)?;
-        Ok(Settings { file: Some(file.to_owned()), in_force: Arc::new(config), stamp, text })
+        Ok(Settings {
+            file: Some(file.to_owned()),
+            in_force: Arc::new(config),
+            stamp,
+            seen: stamp,
+            text,
+        })
     }
 
     /// Without a file: it stays as it is.
     #[must_use]
     pub fn fixed(config: Config) -> Settings {
         let text = config.to_yaml();
-        Settings { file: None, in_force: Arc::new(config), stamp: None, text }
+        Settings { file: None, in_force: Arc::new(config), stamp: None, seen: None, text }
     }
 
     #[must_use]
@@ -162,12 +175,9 @@ impl Settings {
             return false;
         };
         let stamp = Stamp::of(file);
-        // One that is gone is being replaced.
-        if stamp.is_none() || stamp == self.stamp {
-            return false;
-        }
-        self.stamp = stamp;
-        true
+        // One that is gone is being replaced, one that is another one at each look is being written.
+        let rests = std::mem::replace(&mut self.seen, stamp) == stamp;
+        stamp.is_some() && stamp != self.stamp && rests
     }
 
     /// The configuration that is asked for, where it is another one and can be put in force.
@@ -191,7 +201,12 @@ impl Settings {
         };
         let config = config::of_text(&text, &name).map_err(|error| refused(&error))?;
         if config == *self.in_force {
-            return Ok(None);
+            // What stands in the file may be another one all the same.
+            self.text = text;
+            return match self.write_back(asked) {
+                None => Ok(None),
+                Some(why) => Err(Outcome::Failed(why)),
+            };
         }
         let changes = difference::between(&self.in_force, &config);
         let is_fixed = |key: &str| {
@@ -214,24 +229,35 @@ impl Settings {
         Ok(Some(config))
     }
 
-    /// What was checked last is in force. Gives what is different now.
-    pub fn put_in_force(&mut self, config: Arc<Config>, asked: &Asked) -> Vec<Change> {
+    /// What was checked last is in force. Gives what is different now, and what went wrong all the same.
+    pub fn put_in_force(
+        &mut self,
+        config: Arc<Config>,
+        asked: &Asked,
+    ) -> (Vec<Change>, Option<String>) {
         let changes = difference::between(&self.in_force, &config);
         self.in_force = config;
-        if let (What::Rollback(_), Some(file)) = (asked.what, &self.file) {
-            // Else the next start would undo it.
-            if let Err(error) = history::replace(file, &self.text) {
-                tracing::error!(
-                    error_key = ErrorKey::ConfigUnwritable.name(),
-                    file = %file.display(), %error,
-                    "the version that was rolled back to is in force, but it could not be written to the \
-                     file: write it there, or the next start undoes this"
-                );
-            }
-            self.stamp = Stamp::of(file);
-        }
+        let warning = self.write_back(asked);
         self.keep();
-        changes
+        (changes, warning)
+    }
+
+    /// What was rolled back to stands in the file: else the next start would undo it. Gives what went wrong.
+    fn write_back(&mut self, asked: &Asked) -> Option<String> {
+        let file = self.file.as_deref().filter(|_| matches!(asked.what, What::Rollback(_)))?;
+        let written = history::replace_keeping(file, &self.text);
+        self.stamp = Stamp::of(file);
+        let error = written.err()?;
+        tracing::error!(
+            error_key = ErrorKey::ConfigUnwritable.name(),
+            file = %file.display(), %error,
+            "the version that was rolled back to is in force, but it could not be written to the file: write \
+             it there, or the next start undoes this"
+        );
+        Some(format!(
+            "{}: {error}: it is in force, but not in the file; write it there, or the next start undoes this",
+            file.display()
+        ))
     }
 
     fn keep(&self) {
