@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -300,6 +301,93 @@ fn a_change_while_loki_is_silent_breaks_off_what_is_under_way_and_loses_nothing(
     changed(&bed.setup, &product);
     bed.stub.come_back();
     bed.assert_complete(&writer.wait().unwrap());
+    stop(product);
+}
+
+/// Sources wait for room, and so do requests: none of them hangs because of a change.
+#[test]
+fn while_the_log_is_full_a_change_goes_through_and_all_of_it_arrives() {
+    let mut bed = Bed::new();
+    bed.setup.wal = "{ bytes_max: 16MiB, segment_bytes: 4MiB, ring_bytes_max: 1MiB }".into();
+    let product = bed.start();
+    bed.stub.go_away(Away::Refusing);
+    let writer = bed.writer(100_000, 200_000, Rotation::Never);
+    eventually("it is full", &product, || product.metric("log_capturer_wal_full").unwrap() == 1.0);
+    let url = format!("http://{}/loki/api/v1/raw?job=full", product.api);
+    let push = |line: &str| agent().post(&url).content_type("text/plain").send(line).unwrap();
+    // A small one may fit; an answer it gets.
+    let answers = |line: &str| assert!([204, 503].contains(&push(line).status().as_u16()));
+    answers("before");
+    bed.setup.sink_keys = vec!["linger: 6ms".into()];
+    assert_eq!(changed(&bed.setup, &product), ["sinks.loki.linger"]);
+    answers("between");
+    bed.setup.sink_keys = vec!["linger: 7ms".into()];
+    changed(&bed.setup, &product);
+    bed.stub.come_back();
+    let verified = bed.verify(&writer.wait().unwrap());
+    let wrong = verified.lost + verified.repeated_visibly + verified.out_of_order;
+    assert_eq!(wrong, 0, "{verified:#?}\n{}", product.log());
+    eventually("there is room", &product, || push("room").status() == 204);
+    stop(product);
+}
+
+#[test]
+fn systemd_hears_of_a_change_and_of_none() {
+    let mut bed = Bed::new();
+    let path = bed.setup.dir.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    bed.setup.env = vec![("NOTIFY_SOCKET".into(), path.display().to_string())];
+    let product = bed.start();
+    let receive = || {
+        let mut buffer = [0; 256];
+        let len = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
+    };
+    let until = |wanted: &str| loop {
+        let said = receive();
+        if said.starts_with(wanted) {
+            return said;
+        }
+    };
+    until("READY=1");
+    // The file as it is, another one, and a wrong one: each ends.
+    for yaml in
+        [bed.setup.yaml(), format!("{}slo: {{ ratio: 0.9 }}\n", bed.setup.yaml()), "x".into()]
+    {
+        fs::write(file(&bed.setup), yaml).unwrap();
+        product.signal(Signal::HUP);
+        assert!(until("RELOADING=1").contains("MONOTONIC_USEC="));
+        until("READY=1");
+    }
+    assert_eq!((product.metric(OK).unwrap(), product.metric(FAILED).unwrap()), (2.0, 1.0));
+    stop(product);
+}
+
+/// As where a deployment changes the file and then restarts the service.
+#[test]
+fn a_stop_during_a_change_keeps_what_was_answered_without_the_disk() {
+    let mut bed = Bed::new();
+    bed.setup.wal = "{ commit_interval: 500ms }".into();
+    let mut pushed = 0;
+    for round in 0..6 {
+        let product = bed.start();
+        for _ in 0..5 {
+            let line = format!("line {pushed}");
+            let url = format!("http://{}/loki/api/v1/raw?job=memory&ack=memory", product.api);
+            let sent = agent().post(url).content_type("text/plain").send(&line).unwrap();
+            assert_eq!(sent.status(), 204);
+            pushed += 1;
+        }
+        bed.setup.sink_keys = vec![format!("linger: {}ms", 10 + round)];
+        fs::write(file(&bed.setup), bed.setup.yaml()).unwrap();
+        product.signal(Signal::HUP);
+        std::thread::sleep(Duration::from_millis(round));
+        stop(product);
+    }
+    let product = bed.start();
+    let lines: BTreeSet<String> = bed.texts_of_pushes(pushed).into_iter().collect();
+    assert_eq!(lines.len(), pushed, "{}", bed.product_log());
     stop(product);
 }
 
