@@ -29,14 +29,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// None where the url has no scheme and host, or more than a path behind them.
+    /// None where the url has no scheme and host, or more than a path behind them; a password in it would be
+    /// shown wherever the server is named.
     #[must_use]
     pub fn new(url: &str) -> Option<Server> {
         let url = url.trim_end_matches('/');
         let parts = url.parse::<Uri>().ok();
         let scheme =
             parts.as_ref().and_then(|url| url.scheme_str().filter(|_| url.host().is_some()));
-        if !matches!(scheme, Some("http" | "https")) || url.contains(['?', '#']) {
+        if !matches!(scheme, Some("http" | "https")) || url.contains(['?', '#', '@']) {
             return None;
         }
         let agent = ureq::Agent::config_builder()

@@ -9,12 +9,14 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use io::http::Connection;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 use std::sync::mpsc;
 use std::time::Duration;
 
 /// A version.
 const ORDER_BYTES_MAX: usize = 1 << 10;
+/// Above, not every whole number has a float.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Where the API asks the control thread.
@@ -46,7 +48,18 @@ impl Control {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Order {
-    version: Option<u64>,
+    version: Option<Number>,
+}
+
+impl Order {
+    fn version(&self) -> Result<Option<u64>, String> {
+        let Some(version) = &self.version else { return Ok(None) };
+        // JSON knows no integers: 3.0 is 3.
+        let whole = version.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=WHOLE_MAX).contains(n));
+        let whole = || whole?.to_string().parse().ok();
+        let number = version.as_u64().or_else(whole);
+        number.map(Some).ok_or_else(|| format!("{version} is no number of a version"))
+    }
 }
 
 impl Panel {
@@ -65,8 +78,7 @@ impl Panel {
         connection: &Connection,
     ) -> Result<Value, Wrong> {
         let body = body(request, connection, ORDER_BYTES_MAX).await?;
-        let order = read_order(&body)?;
-        told(self.control.change(What::Rollback(order.version)).await)
+        told(self.control.change(What::Rollback(read_order(&body)?)).await)
     }
 
     pub(super) fn history(&self) -> Result<Value, Wrong> {
@@ -85,17 +97,18 @@ pub fn shown(version: &Version) -> Value {
     })
 }
 
-fn read_order(body: &[u8]) -> Result<Order, Wrong> {
+/// Which version is asked for.
+fn read_order(body: &[u8]) -> Result<Option<u64>, Wrong> {
     let body = body.trim_ascii();
     if body.is_empty() {
-        return Ok(Order::default());
+        return Ok(None);
     }
     // Of an array, serde would take its values for the fields.
     let read = match body[0] {
-        b'{' => serde_json::from_slice(body).map_err(|error| error.to_string()),
+        b'{' => serde_json::from_slice::<Order>(body).map_err(|error| error.to_string()),
         _ => Err("it is no object".to_owned()),
     };
-    read.map_err(|error| {
+    read.and_then(|order| order.version()).map_err(|error| {
         (StatusCode::BAD_REQUEST, format!("expected {{\"version\": 3}} or nothing: {error}"))
     })
 }
@@ -118,9 +131,13 @@ mod tests {
 
     #[test]
     fn an_order_is_read_or_said_to_be_wrong() {
-        assert_eq!(read_order(b" ").unwrap().version, None);
-        assert_eq!(read_order(br#"{"version": 3}"#).unwrap().version, Some(3));
-        for body in [&b"[3]"[..], b"3", br#"{"version": -1}"#, br#"{"versoin": 1}"#] {
+        assert_eq!(read_order(b" ").unwrap(), None);
+        for body in [&br#"{"version": 3}"#[..], br#"{"version": 3.0}"#] {
+            assert_eq!(read_order(body).unwrap(), Some(3));
+        }
+        for body in
+            [&b"[3]"[..], b"3", br#"{"version": -1}"#, br#"{"version": 1.5}"#, br#"{"versoin": 1}"#]
+        {
             let (code, text) = read_order(body).unwrap_err();
             assert_eq!(code, StatusCode::BAD_REQUEST);
             assert!(text.starts_with("expected {\"version\": 3}"), "{text}");

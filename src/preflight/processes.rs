@@ -63,8 +63,13 @@ pub fn lock_of(data_dir: &Path) -> std::io::Result<Lock> {
         (lock.devmaj, lock.devmin) == (rustix::fs::major(device), rustix::fs::minor(device))
     };
     let found = locks.iter().filter(of_file).find(|lock| same(lock)).and_then(|lock| lock.pid);
-    if let Some(pid) = found {
-        return Ok(Lock::Held(Holder::of(pid)));
+    // Some file systems (btrfs, overlayfs) show files another device than they lock.
+    let likely = || {
+        let holders = locks.iter().filter(of_file).filter_map(|lock| lock.pid).map(Holder::of);
+        holders.into_iter().find(Holder::is_log_capturer)
+    };
+    if let Some(holder) = found.map(Holder::of).or_else(likely) {
+        return Ok(Lock::Held(holder));
     }
     match File::open(&path)?.try_lock_shared() {
         Ok(()) => Ok(Lock::Free),

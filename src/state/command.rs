@@ -222,6 +222,12 @@ fn compat(
 ) -> Result<(), CommandError> {
     let state = read(place)?;
     state.check()?;
+    if let Some((file, error)) = unreadable(&state).into_iter().next() {
+        let file = file.map_or_else(String::new, |file| format!("{file}: "));
+        return Err(CommandError::Failed(format!(
+            "{file}{error}: what cannot be read cannot be told; log-capturer wal verify names what is wrong"
+        )));
+    }
     let compat = Compat::of(&state, Other::of(with).map_err(CommandError::Wrong)?);
     let said = if as_json {
         writeln!(out, "{:#}", compat.document())

@@ -128,6 +128,9 @@ pub fn too_few_looks(window: &Window, data: &Data) -> Option<String> {
     (looks < least).then(|| format!("{looks} looks, of at least {least}"))
 }
 
+/// One look of so many may be missed.
+const MISSED_SHARE: usize = 10;
+
 struct Of<'a> {
     rules: &'a Rules,
     data: &'a Data,
@@ -139,6 +142,8 @@ impl Of<'_> {
     fn reached(&self, unreached_looks: usize) -> Judged {
         let Window { looks, missed, missed_in_row, error, .. } = self.window;
         let verdict = match *missed_in_row {
+            // Of one that answers now and then, too little is known.
+            0 if *missed * MISSED_SHARE > looks + missed => Verdict::NotEnoughData,
             0 => Verdict::Go,
             row if row < unreached_looks => Verdict::NotEnoughData,
             _ => Verdict::NoGo,
@@ -251,7 +256,6 @@ impl Of<'_> {
                     format!("between {} and {} with 95 %", number(low, "B/h"), number(high, "B/h"));
                 let verdict = match () {
                     () if low >= limit => Verdict::NoGo,
-                    () if high - low > limit => Verdict::NotEnoughData,
                     () if high < limit => Verdict::Go,
                     () => Verdict::NotEnoughData,
                 };

@@ -244,17 +244,19 @@ impl Verify {
         let out = &mut BufWriter::new(std::io::stdout().lock());
         let printed = report.print(out).and_then(|()| out.flush());
         // Whoever reads it may have gone; the files are for others.
-        if let Some(path) = &self.json {
-            file::write(path, &report.json()).map_err(VerifyError::Write)?;
-        }
-        if let Some(path) = &self.html {
-            file::write(path, &report.html()?).map_err(VerifyError::Write)?;
-        }
-        printed.map_err(VerifyError::Output)?;
+        let write =
+            |path: &PathBuf, text: &str| file::write(path, text).map_err(VerifyError::Write);
+        let json = self.json.as_ref().map_or(Ok(()), |path| write(path, &report.json()));
+        let html = self.html.as_ref().map_or(Ok(()), |path| write(path, &report.html()?));
+        let told = json.and(html).and(printed.map_err(VerifyError::Output));
         match report.verdict {
-            Verdict::NoGo => Err(VerifyError::NoGo),
-            Verdict::NotEnoughData => Err(VerifyError::NotEnoughData),
-            Verdict::Go | Verdict::Skipped => Ok(()),
+            // Whatever else went wrong, this counts.
+            Verdict::NoGo => {
+                told.unwrap_or_else(|error| eprintln!("log-capturer verify: {error}"));
+                Err(VerifyError::NoGo)
+            }
+            Verdict::NotEnoughData => told.and(Err(VerifyError::NotEnoughData)),
+            Verdict::Go | Verdict::Skipped => told,
         }
     }
 }

@@ -27,14 +27,18 @@ fn shipped() -> BTreeSet<&'static str> {
 pub fn prometheus(server: &Server, instances: usize) -> Vec<Judged> {
     let ask = |what: &str| -> Result<Value, Failure> {
         let path = format!("/api/v1/{what}");
-        let mut answer: Value = server.json(&path, ANSWER_TIME_MAX, ANSWER_BYTES_MAX)?;
+        let ask = || server.json(&path, ANSWER_TIME_MAX, ANSWER_BYTES_MAX);
+        let mut answer: Value = ask().or_else(|_| ask())?;
         Ok(answer["data"].take())
     };
     let judged =
         |rule, answer: Result<Value, Failure>, judge: &dyn Fn(&Value) -> (bool, String)| {
-            let (holds, why) =
-                answer.map_or_else(|error| (false, error.to_string()), |data| judge(&data));
-            let verdict = if holds { Verdict::Go } else { Verdict::NoGo };
+            let (verdict, why) = match answer.map(|data| judge(&data)) {
+                Ok((true, why)) => (Verdict::Go, why),
+                Ok((false, why)) => (Verdict::NoGo, why),
+                // That it does not answer says nothing of the instances.
+                Err(error) => (Verdict::NotEnoughData, error.to_string()),
+            };
             Judged::new(rule, verdict, Text::of(&why).to_string())
         };
     vec![
@@ -124,11 +128,14 @@ fn alerts(data: &Value) -> (bool, String) {
 pub fn grafana(server: &Server) -> Vec<Judged> {
     let dashboard = |uid: &&'static str| {
         let path = format!("/api/dashboards/uid/{uid}");
-        let (holds, why) = match server.get(&path, ANSWER_TIME_MAX, ANSWER_BYTES_MAX) {
-            Err(error) => (false, error.to_string()),
-            Ok((status, body)) => is_dashboard(uid, status.as_u16(), &body),
+        let ask = || server.get(&path, ANSWER_TIME_MAX, ANSWER_BYTES_MAX);
+        let (verdict, why) = match ask().or_else(|_| ask()) {
+            Err(error) => (Verdict::NotEnoughData, error.to_string()),
+            Ok((status, body)) => match is_dashboard(uid, status.as_u16(), &body) {
+                (true, why) => (Verdict::Go, why),
+                (false, why) => (Verdict::NoGo, why),
+            },
         };
-        let verdict = if holds { Verdict::Go } else { Verdict::NoGo };
         Judged::new("grafana_dashboard", verdict, Text::of(&why).to_string())
     };
     DASHBOARDS.iter().map(dashboard).collect()
