@@ -272,7 +272,7 @@ fn what_was_in_force_is_kept_and_can_be_again() {
     assert_eq!((code, &said["changes"][0]["to"]), (200, &json!("10s")), "{said}");
     assert_eq!(fs::read_to_string(&path).unwrap(), first);
     let (code, said) = post(&product, "/config/rollback", &json!({ "version": 99 }));
-    assert_eq!(code, 422, "{said}");
+    assert_eq!(code, 404, "{said}");
     let (code, text) = tool(&["config", "rollback", "--config", &path, "--no-reload", "3"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(fs::read_to_string(&path).unwrap().contains("drain_timeout: 12s"));

@@ -120,6 +120,7 @@ fn told(outcome: Outcome) -> Result<Value, Wrong> {
         }
         Outcome::Unchanged => Ok(json!({ "outcome": "unchanged", "changes": [], "warning": null })),
         Outcome::Refused(why) => Err((StatusCode::UNPROCESSABLE_ENTITY, why)),
+        Outcome::Unknown(why) => Err((StatusCode::NOT_FOUND, why)),
         Outcome::Busy(why) => Err((StatusCode::CONFLICT, why)),
         Outcome::Failed(why) => Err((StatusCode::SERVICE_UNAVAILABLE, why)),
     }

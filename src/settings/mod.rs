@@ -57,6 +57,8 @@ pub enum Outcome {
     Unchanged,
     /// It is wrong, or cannot be put in force; what is in force goes on.
     Refused(String),
+    /// There is no such version.
+    Unknown(String),
     /// Not now.
     Busy(String),
     Failed(String),
@@ -67,7 +69,10 @@ impl fmt::Display for Outcome {
         match self {
             Outcome::Changed { changes, .. } => write!(f, "changed: {} keys", changes.len()),
             Outcome::Unchanged => f.write_str("unchanged"),
-            Outcome::Refused(why) | Outcome::Busy(why) | Outcome::Failed(why) => f.write_str(why),
+            Outcome::Refused(why)
+            | Outcome::Unknown(why)
+            | Outcome::Busy(why)
+            | Outcome::Failed(why) => f.write_str(why),
         }
     }
 }
@@ -195,7 +200,12 @@ impl Settings {
             }
             What::Rollback(version) => {
                 let history = self.history();
-                let version = history.version(version).map_err(|error| refused(&error))?;
+                let version = history.version(version).map_err(|error| match error {
+                    HistoryError::Failed { .. } => Outcome::Failed(error.to_string()),
+                    HistoryError::Unknown { .. } | HistoryError::First => {
+                        Outcome::Unknown(error.to_string())
+                    }
+                })?;
                 (version.read().map_err(|error| refused(&error))?, version.path)
             }
         };
