@@ -1,6 +1,6 @@
 //! The dead-letter queues by HTTP.
 
-use super::{Panel, Wrong, body};
+use super::{Panel, Wrong, body, object};
 use crate::desk::{How, What};
 use crate::dlq::Filter;
 use crate::labels;
@@ -81,22 +81,12 @@ impl Panel {
 
 fn read_order(path: &str, body: &[u8]) -> Result<(What, Filter), Wrong> {
     let wrong = |text: String| (StatusCode::BAD_REQUEST, text);
-    let body = body.trim_ascii();
-    let order: Order = if body.is_empty() {
-        Order::default()
-    } else {
-        // Of an array, serde would take its values for the fields: `[]` for an order without a filter.
-        let read = match body[0] {
-            b'{' => serde_json::from_slice(body).map_err(|error| error.to_string()),
-            _ => Err("it is no object".to_owned()),
-        };
-        read.map_err(|error| {
-            wrong(format!(
-                "expected {{\"filter\": [\"reason=too_old\"], \"labels\": {{}}, \"restamp\": false}}: \
-                 {error}"
-            ))
-        })?
-    };
+    let order: Order = object(body).map_err(|error| {
+        wrong(format!(
+            "expected {{\"filter\": [\"reason=too_old\"], \"labels\": {{}}, \"restamp\": false}}: \
+             {error}"
+        ))
+    })?;
     let filter = Filter::parse(&order.filter).map_err(|error| wrong(error.to_string()))?;
     if let Some(name) = order.labels.keys().find(|name| !labels::is_name(name)) {
         return Err(wrong(format!(

@@ -30,6 +30,7 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
 use io::http::{self, BodyError, Connection, Full};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -233,6 +234,17 @@ async fn body(
     });
     read.await.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok(body)
+}
+
+/// What a body asks for; nothing where it is empty.
+fn object<T: Default + DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    let body = body.trim_ascii();
+    match body.first() {
+        None => Ok(T::default()),
+        Some(b'{') => serde_json::from_slice(body).map_err(|error| error.to_string()),
+        // Of an array, serde would take its values for the fields: `[]` for an order without a filter.
+        Some(_) => Err("it is no object".to_owned()),
+    }
 }
 
 fn refused((code, error): Wrong) -> Response<Full> {

@@ -1,6 +1,6 @@
 //! Which configuration is in force, by HTTP, and how it is changed.
 
-use super::{Panel, Wrong, body};
+use super::{Panel, Wrong, body, object};
 use crate::appliance::Report;
 use crate::lock;
 use crate::settings::history::{History, Version};
@@ -99,16 +99,7 @@ pub fn shown(version: &Version) -> Value {
 
 /// Which version is asked for.
 fn read_order(body: &[u8]) -> Result<Option<u64>, Wrong> {
-    let body = body.trim_ascii();
-    if body.is_empty() {
-        return Ok(None);
-    }
-    // Of an array, serde would take its values for the fields.
-    let read = match body[0] {
-        b'{' => serde_json::from_slice::<Order>(body).map_err(|error| error.to_string()),
-        _ => Err("it is no object".to_owned()),
-    };
-    read.and_then(|order| order.version()).map_err(|error| {
+    object(body).and_then(|order: Order| order.version()).map_err(|error| {
         (StatusCode::BAD_REQUEST, format!("expected {{\"version\": 3}} or nothing: {error}"))
     })
 }
