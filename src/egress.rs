@@ -9,13 +9,13 @@
 //! 4. [`Egress::settle`] tells track and breaker, and acks go back to the shard. What failed goes out
 //!    again when its time has come, and no sender waits for that.
 
-use crate::alone::REST_NS_MAX;
+use crate::alone::{Heat, REST_NS_MAX};
 use crate::breaker::{Breakers, Gate, Seen};
 use crate::handoff::Lane;
 use crate::lock;
 use crate::push::{Client, Push, Reply};
 use crate::track::{Ack, Because, Job, Piece, Terms, Track};
-use crate::verdict::{Answer, REJECT_AFTER, Reason, Scope, Verdict, backoff, judge};
+use crate::verdict::{Answer, REJECT_AFTER, Reason, Scope, Verdict, backoff, judge, refuses_rate};
 use io::failpoint;
 use perf::errors::ErrorKey;
 use perf::metrics;
@@ -41,6 +41,7 @@ pub struct Options {
     /// Bytes a second that the sink takes of a stream, which may come from all of these shards.
     pub stream_rate: u64,
     pub shards: usize,
+    pub heat: Arc<Heat>,
 }
 
 /// What all senders of a sink share.
@@ -302,6 +303,9 @@ impl Egress {
         self.count(&verdict, &job, body_bytes);
         if verdict == Verdict::Accepted {
             self.time(&job, started, answered, moment);
+        }
+        if let Some(stream) = job.stream().filter(|_| refuses_rate(answer)) {
+            self.options.heat.refused(stream, moment.unix_ns);
         }
         let fails = match verdict {
             Verdict::Retry { scope, .. } => scope != Scope::Stream,

@@ -403,7 +403,8 @@ impl Shard {
     }
 
     fn travels_alone(&self, standing: &Standing) -> bool {
-        standing.travels_alone(self.intake.acked(""), perf::clock::unix_ns())
+        let now_ns = perf::clock::unix_ns();
+        standing.travels_alone(self.intake.acked(""), now_ns, &self.options.alone)
     }
 
     /// One chunk of one file into the batch.

@@ -1,6 +1,7 @@
 //! The checked configuration, turned into the options of each component: the only place that knows
 //! both.
 
+use crate::alone::Heat;
 use crate::{
     alone, canary, discover, dlq, egress, ingest, intake, letters, monitor, own_log, push, receive,
     source,
@@ -15,6 +16,7 @@ use perf::errors::ErrorKey;
 use shards::topology;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What one write of the log takes at most.
@@ -92,17 +94,18 @@ fn frame_raw_bytes(config: &Config) -> usize {
     FRAME_RAW_BYTES.min(least(config, |loki| loki.push_bytes_max))
 }
 
-fn alone(config: &Config) -> alone::Limits {
+fn alone(config: &Config, heat: &Arc<Heat>) -> alone::Limits {
     let behind = least_limit(config, |limits| limits.behind_max);
     alone::Limits {
         stream_rate: least_limit(config, |limits| limits.stream_rate),
         late_ns: i64::try_from((behind / 2).as_nanos()).unwrap_or(i64::MAX),
+        heat: heat.clone(),
     }
 }
 
 /// A stream that is pushed may come to every one of `count` shards.
-fn alone_pushed(config: &Config, count: usize) -> alone::Limits {
-    let limits = alone(config);
+fn alone_pushed(config: &Config, count: usize, heat: &Arc<Heat>) -> alone::Limits {
+    let limits = alone(config, heat);
     alone::Limits { stream_rate: limits.stream_rate / count as u64, ..limits }
 }
 
@@ -125,6 +128,7 @@ pub fn shard(
     number: usize,
     count: usize,
     writes: FormatVersion,
+    heat: &Arc<Heat>,
 ) -> ingest::Options {
     let dir = shard_dir(&config.data_dir, number);
     let bytes_max = config.wal.bytes_max / count as u64;
@@ -155,7 +159,7 @@ pub fn shard(
         commit_interval: config.wal.commit_interval,
         ring_bytes_max: config.wal.ring_bytes_max,
         frame_raw_bytes: frame_raw_bytes(config),
-        alone: alone(config),
+        alone: alone(config, heat),
         sources: source::Options {
             open_files_max: config.sources.open_files_max.div_ceil(count),
             open_idle_max: OPEN_IDLE_MAX,
@@ -191,7 +195,7 @@ pub fn intake(config: &Config) -> intake::Options {
 
 /// What shard `number` of `count` makes of requests.
 #[must_use]
-pub fn receive(config: &Config, number: usize, count: usize) -> receive::Options {
+pub fn receive(config: &Config, number: usize, count: usize, heat: &Arc<Heat>) -> receive::Options {
     let (server, limits) = (&config.server, &config.server.limits);
     let loki = |of: fn(&LokiLimits) -> usize| least_limit(config, of);
     let small = |number: usize| u32::try_from(number).expect("a small number");
@@ -228,7 +232,7 @@ pub fn receive(config: &Config, number: usize, count: usize) -> receive::Options
         },
         streams_max: server.streams_max,
         push_bytes_max: least(config, |loki| loki.push_bytes_max),
-        alone: alone_pushed(config, count),
+        alone: alone_pushed(config, count, heat),
         kept_bytes_max: kept_bytes_max(config.wal.bytes_max / count as u64),
         answer_time_max: limits.answer_timeout,
         shard: small(number),
@@ -417,7 +421,7 @@ fn auth(auth: &Auth) -> push::auth::Options {
 }
 
 #[must_use]
-pub fn egress(sink: &Sink, shards: usize) -> egress::Options {
+pub fn egress(sink: &Sink, shards: usize, heat: &Arc<Heat>) -> egress::Options {
     let SinkKind::Loki(loki) = &sink.kind;
     egress::Options {
         sink: sink.name.clone(),
@@ -426,6 +430,7 @@ pub fn egress(sink: &Sink, shards: usize) -> egress::Options {
         age_max: loki.age_max,
         stream_rate: loki.limits.stream_rate,
         shards,
+        heat: heat.clone(),
     }
 }
 

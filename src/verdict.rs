@@ -149,6 +149,15 @@ pub fn judge(answer: &Answer, history: &History) -> Verdict {
     }
 }
 
+/// A stream comes faster than the sink takes it.
+#[must_use]
+pub fn refuses_rate(answer: &Answer) -> bool {
+    match answer {
+        Answer::Status { code: 429, text, .. } => text.to_ascii_lowercase().contains(STREAM_RATE),
+        _ => false,
+    }
+}
+
 /// `by_size`: by how much of it comes, so that less may pass.
 fn limited_stream(after: Option<Duration>, history: &History, by_size: bool) -> Verdict {
     if !history.one_stream {

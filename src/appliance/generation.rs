@@ -5,7 +5,7 @@ use super::ground::Ground;
 use super::{Report, RunError, pin, spawn};
 use crate::desk::{Desk, Slot};
 use crate::dlq::Reason;
-use crate::egress::Egress;
+use crate::egress::{self, Egress};
 use crate::entrance::Entrance;
 use crate::handoff::Lane;
 use crate::ingest::{self, FileEvent, Links, SinkLinks};
@@ -95,7 +95,10 @@ impl Generation {
         let desk = Arc::new(Desk::new(slots.collect()));
         let clients = clients.0.into_iter().zip(bells).enumerate();
         let egresses = clients
-            .map(|(sink, (client, bell))| Arc::new(egress(&config, sink, client, &links, bell)))
+            .map(|(sink, (client, bell))| {
+                let options = options::egress(&config.sinks[sink], ground.shards, &ground.heat);
+                Arc::new(egress(options, sink, client, &links, bell))
+            })
             .collect();
         Generation {
             number: before.map_or(0, |before| before.number + 1),
@@ -154,11 +157,11 @@ impl Generation {
         let (config, count) = (&*self.config, ground.shards);
         let rates = Arc::new(options::rates(config));
         let work = |(number, links): (usize, &Links)| Work {
-            options: options::shard(config, number, count, ground.writes),
+            options: options::shard(config, number, count, ground.writes, &ground.heat),
             links: links.clone(),
             intake: options::intake(config),
             receive: (number < ground.plan.shards.len()).then(|| Receive {
-                options: options::receive(config, number, count),
+                options: options::receive(config, number, count, &ground.heat),
                 canary: options::canary(config, number),
                 rates: rates.clone(),
                 requests: self.status.metrics.receive(),
@@ -342,7 +345,7 @@ fn link(
 }
 
 fn egress(
-    config: &Config,
+    options: egress::Options,
     sink: usize,
     client: Client,
     links: &[Links],
@@ -353,6 +356,5 @@ fn egress(
     let first = links().next().expect("there is a shard");
     let (counts, times) = (first.counts.clone(), first.times.clone());
     let lanes = links().flat_map(|sink| [sink.lane.clone(), sink.replays.clone()]);
-    let options = options::egress(&config.sinks[sink], links().count());
     Egress::new(lanes.collect(), client, options, bell, stop, counts, times)
 }

@@ -2,6 +2,7 @@
 //! of its own, its CPUs, its listeners.
 
 use super::RunError;
+use crate::alone::Heat;
 use crate::state::State;
 use crate::{options, place};
 use config::Config;
@@ -13,6 +14,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Connections that wait to be accepted; the kernel's net.core.somaxconn limits it further.
@@ -29,6 +31,8 @@ pub struct Ground {
     /// The format in which data_dir is written.
     pub writes: FormatVersion,
     pub descriptors: u64,
+    /// Of all shards, whatever configuration is in force.
+    pub heat: Arc<Heat>,
     _lock: fs::File,
 }
 
@@ -48,7 +52,8 @@ impl Ground {
         let apis = bind_shared(config.server.listen, plan.shards.len(), "server.listen")?;
         let metrics = bind(config.metrics.listen, "metrics.listen")?;
         let shards = plan.shards.len().max(shards_on_disk(&config.data_dir)?);
-        let ground = Ground { plan, shards, writes, descriptors, _lock: lock };
+        let ground =
+            Ground { plan, shards, writes, descriptors, heat: Arc::default(), _lock: lock };
         ground.check_quota(config)?;
         Ok((ground, Listeners { apis, metrics }))
     }

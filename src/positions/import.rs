@@ -34,6 +34,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy)]
@@ -252,7 +253,7 @@ impl<'a> Judge<'a> {
     }
 
     fn options(&self, shard: usize, writes: FormatVersion) -> ingest::Options {
-        options::shard(self.config, shard, self.count, writes)
+        options::shard(self.config, shard, self.count, writes, &Arc::default())
     }
 
     fn judge(&self, wanted: &Wanted) -> Result<Fate, String> {

@@ -271,7 +271,7 @@ impl<'a> Arrival<'a> {
             let now_ns = self.stamps.now_ns;
             // Whether it is late shows before anything of it is put anywhere.
             standing.is_at(first.stamp_ns, alone);
-            let apart = standing.travels_alone(acked, now_ns).then_some(&standing);
+            let apart = standing.travels_alone(acked, now_ns, alone).then_some(&standing);
             let (tenant, mut into) = (
                 &mut *self.tenant,
                 Into {
@@ -393,6 +393,7 @@ enum Entry<'t, 'a> {
 mod tests {
     use super::*;
     use crate::receive::admit;
+    use std::sync::Arc;
 
     #[test]
     fn no_two_shards_give_the_same_timestamp() {
@@ -440,9 +441,10 @@ mod tests {
         let mut streams = Streams::new(10);
         let pairs = [("a", "1".into())];
         let mut admit = |tenant| streams.admit(tenant, &pairs, "{a=\"1\"}").unwrap();
+        let limits = alone::Limits { stream_rate: 1, late_ns: 0, heat: Arc::default() };
         admit("one").known(0);
-        assert!(!admit("one").travels_alone(Seq::NONE, 0));
-        assert!(admit("other").travels_alone(Seq::NONE, 0));
+        assert!(!admit("one").travels_alone(Seq::NONE, 0, &limits));
+        assert!(admit("other").travels_alone(Seq::NONE, 0, &limits));
         let overflow = streams.overflow("one", "{}");
         assert!(Rc::ptr_eq(&overflow, &streams.overflow("one", "{}")));
         assert!(!Rc::ptr_eq(&overflow, &streams.overflow("other", "{}")));
@@ -463,7 +465,7 @@ mod tests {
         let door = Door::new(&limits, 0);
         let mut streams = Streams::new(1);
         let (mut tenant, last_ns) = (Tenant::default(), Cell::new(0));
-        let alone = alone::Limits { stream_rate: 1 << 20, late_ns: i64::MAX };
+        let alone = alone::Limits { stream_rate: 1 << 20, late_ns: i64::MAX, heat: Arc::default() };
         let terms = Terms { tenant: "", block_raw_bytes: 1000, acked: Seq::NONE, alone: &alone };
         let stamps = Stamps::new(&last_ns, 0, 0, 1);
         let mut arrival = Arrival::new(&door, &[], &mut streams, stamps, &mut tenant, terms);

@@ -325,7 +325,7 @@ impl Receiver {
         if push.streams.is_empty() {
             return Err(Error::NoStreams);
         }
-        let now_ns = perf::clock::unix_ns();
+        let (now_ns, limits) = (perf::clock::unix_ns(), &self.options.alone);
         let mut standings = Vec::new();
         let passes = push.plain
             && push.entries > 0
@@ -339,8 +339,9 @@ impl Receiver {
                     && door.labels(stream.labels, &stream.pairs).is_ok()
                     && self.streams.borrow_mut().admit(tenant, &stream.pairs, stream.labels).is_some_and(
                         |standing| {
-                            standing.is_at(stream.oldest_ns, &self.options.alone);
-                            standing.brings(stream.line_bytes as u64, &self.options.alone);
+                            let bytes = stream.line_bytes as u64;
+                            standing.is_at(stream.oldest_ns, limits);
+                            standing.brings(bytes, now_ns, limits);
                             standings.push(standing);
                             true
                         },
@@ -348,8 +349,10 @@ impl Receiver {
             });
         // Of several streams, none may have to travel alone.
         let acked = self.intake.acked(tenant);
-        let alone =
-            standings.iter().find(|standing| standing.travels_alone(acked, now_ns)).cloned();
+        let alone = standings
+            .iter()
+            .find(|standing| standing.travels_alone(acked, now_ns, limits))
+            .cloned();
         let small = raw.len() < ALONE_KEPT_BYTES_MIN;
         if !passes || (alone.is_some() && (push.streams.len() > 1 || small)) {
             return Ok(self.arrive(tenant, &door, |arrival| {
@@ -367,7 +370,7 @@ impl Receiver {
         let (lines, bytes) = (push.entries as u64, push.line_bytes as u64);
         for (stream, standing) in push.streams.iter().zip(&standings) {
             let stamps = (stream.oldest_ns, stream.newest_ns);
-            standing.came(stream.line_bytes as u64, stamps, now_ns, &self.options.alone);
+            standing.came(stream.line_bytes as u64, stamps, now_ns, limits);
         }
         let ((), ticket) = self.intake.take(tenant, |tenant| {
             tenant.put(alone.as_ref(), |pending| pending.add(block, now_ns));

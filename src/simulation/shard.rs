@@ -2,6 +2,7 @@
 
 use super::files::{Kind, Line, STREAMS, tenant};
 use super::loki::SimLoki;
+use crate::alone::Heat;
 use crate::dlq::{self, Dlq, WhenFull};
 use crate::egress::{self, Egress, Moment};
 use crate::handoff::{self, Handoff, Lane};
@@ -65,6 +66,7 @@ pub struct Terms {
     pub linger: Duration,
     /// What the sinks take of a stream, as the shard knows it.
     pub stream_rate: u64,
+    pub heat: Arc<Heat>,
 }
 
 /// To one sink and back.
@@ -163,6 +165,7 @@ pub fn open(disk: &SimDisk, letters: &[SimDisk], terms: &Terms) -> (Shard, Recov
             age_max: AGE_MAX,
             stream_rate: terms.stream_rate,
             shards: 1,
+            heat: terms.heat.clone(),
         };
         let (client, counts, times) = LINKS
             .with(|(client, of)| (client.clone(), of.sinks[sink].clone(), of.times.sink(sink)));

@@ -20,6 +20,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const KIND_WEIGHTS: [(&str, u64); 24] = [
@@ -128,6 +129,7 @@ impl World {
             credit,
             linger: Duration::from_millis([0, 50][below(&mut more, 2)]),
             stream_rate: rate.map_or(3 << 20, |rate| rate.bytes),
+            heat: Arc::default(),
         };
         let siege = one_in(&mut more, 4);
         let disk = SimDisk::with_events(events.clone());
@@ -304,8 +306,8 @@ impl World {
         while let Some(id) = self.sources.next_turn() {
             let now_ns = self.moment().unix_ns;
             let stream = self.sources.stream(id);
-            let acked = self.shard.intake.acked("");
-            let alone = self.streams.get(stream).standing.travels_alone(acked, now_ns);
+            let (acked, limits) = (self.shard.intake.acked(""), self.limits());
+            let alone = self.streams.get(stream).standing.travels_alone(acked, now_ns, &limits);
             let alone = alone.then_some(stream);
             if alone != self.apart {
                 self.seal();
@@ -321,7 +323,6 @@ impl World {
             let taken = self.sources.take(id, &chunk[..read], more, &mut lines);
             drop(lines);
             let standing = &self.streams.get(stream).standing;
-            let limits = self.limits();
             standing.came(taken.bytes, (now_ns, now_ns), now_ns, &limits);
             if self.apart.is_some() && taken.lines > 0 {
                 standing.waits();
@@ -337,7 +338,8 @@ impl World {
     }
 
     pub(super) fn limits(&self) -> alone::Limits {
-        alone::Limits { stream_rate: self.terms.stream_rate, late_ns: HOUR_NS }
+        let Terms { stream_rate, heat, .. } = self.terms.clone();
+        alone::Limits { stream_rate, late_ns: HOUR_NS, heat }
     }
 
     fn seal(&mut self) {
@@ -496,6 +498,7 @@ impl World {
             }
         }
         self.set_latency(0);
+        self.terms.heat = Arc::default();
         let (shard, recovered) = open(&self.disk, &self.letters_disks, &self.terms);
         self.shard = Rc::new(shard);
         self.set_latency(self.latency);

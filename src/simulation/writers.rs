@@ -141,7 +141,7 @@ impl World {
         let (intake, standing) = (&self.shard.intake, &self.standings[stream]);
         standing.is_at(first_ns, &limits);
         let acked = intake.acked(tenant(stream));
-        let alone = standing.travels_alone(acked, now_ns).then_some(standing);
+        let alone = standing.travels_alone(acked, now_ns, &limits).then_some(standing);
         intake.take(tenant(stream), |of| {
             of.put(alone, |pending| {
                 put(pending.batch(), stream, now_ns, first_ns, &texts);
@@ -161,7 +161,7 @@ impl World {
         let (intake, standing) = (&self.shard.intake, &self.standings[stream]);
         standing.is_at(first_ns, &limits);
         let acked = intake.acked(tenant(stream));
-        let alone = standing.travels_alone(acked, now_ns).then_some(standing);
+        let alone = standing.travels_alone(acked, now_ns, &limits).then_some(standing);
         intake.take(tenant(stream), |of| {
             of.put(alone, |pending| pending.add(block, now_ns));
         });

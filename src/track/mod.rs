@@ -118,7 +118,8 @@ impl Job {
     }
 
     /// Its one stream, where it is known to be one.
-    fn stream(&self) -> Option<u64> {
+    #[must_use]
+    pub fn stream(&self) -> Option<u64> {
         let of = |piece: &Piece| match &piece.part {
             Some(part) => part.stream().map_or(MIXED, stream_key),
             None => piece.frame.stream,

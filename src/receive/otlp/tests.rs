@@ -13,6 +13,7 @@ use io::http::BodyMemory;
 use serde_json::{Value as Json, json};
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 const NOW: i64 = 1_700_000_000_000_000_000;
@@ -55,7 +56,7 @@ fn stored_within(
     let mut tenant = Tenant::default();
     let last_ns = Cell::new(0);
     let stamps = Stamps::new(&last_ns, NOW, 0, 1);
-    let alone = alone::Limits { stream_rate: 1 << 20, late_ns: i64::MAX };
+    let alone = alone::Limits { stream_rate: 1 << 20, late_ns: i64::MAX, heat: Arc::default() };
     let terms = Terms { tenant: "", block_raw_bytes: 1 << 20, acked: Seq::NONE, alone: &alone };
     let mut arrival = Arrival::new(&door, &[], &mut streams, stamps, &mut tenant, terms);
     arrival.export(&export);

@@ -90,7 +90,7 @@ impl Bed {
             push_bytes_max: 1 << 20,
             kept_bytes_max: 1 << 20,
             answer_time_max: Duration::from_secs(1),
-            alone: alone::Limits { stream_rate: 3 << 20, late_ns: i64::MAX },
+            alone: alone::Limits { stream_rate: 3 << 20, late_ns: i64::MAX, heat: Arc::default() },
             shard: 0,
             shards: 1,
         };
