@@ -21,6 +21,7 @@
 //! - [`observe`]: what it shows of itself;
 //! - [`own_log`]: what it says of itself;
 //! - [`api`]: what operators ask, and its document;
+//! - [`playbook`]: the commands of the playbook, as they stand;
 //! - [`reload`]: another configuration while it runs;
 //! - [`setup`]: the command line, the configuration, the endpoints, systemd;
 //! - [`corpora`]: what a fuzzer made of bodies and directories, taken in by the library;
@@ -44,6 +45,7 @@ mod lines;
 mod loki;
 mod observe;
 mod own_log;
+mod playbook;
 mod preflight;
 mod refusals;
 mod reload;
