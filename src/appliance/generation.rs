@@ -7,6 +7,7 @@ use crate::desk::{Desk, Slot};
 use crate::dlq::Reason;
 use crate::egress::Egress;
 use crate::entrance::Entrance;
+use crate::guard::Guard;
 use crate::handoff::Lane;
 use crate::ingest::{self, FileEvent, Links, SinkLinks};
 use crate::intake::{self, Intake};
@@ -121,7 +122,7 @@ impl Generation {
         metrics.whole.reload_success_time.set(now);
     }
 
-    pub fn panel(&self, ground: &Ground, control: &Arc<Control>) -> Panel {
+    pub fn panel(&self, ground: &Ground, control: &Arc<Control>, guard: &Arc<Guard>) -> Panel {
         Panel {
             status: self.status.clone(),
             desk: self.desk.clone(),
@@ -132,6 +133,7 @@ impl Generation {
             config: options::shown(&self.config),
             data_dir: self.config.data_dir.clone(),
             control: control.clone(),
+            guard: guard.clone(),
         }
     }
 

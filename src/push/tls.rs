@@ -84,7 +84,7 @@ fn owned(certificates: &[CertificateDer<'_>]) -> Vec<Certificate<'static>> {
     certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect()
 }
 
-fn read(key: &str, file: &Path) -> Result<Vec<u8>, String> {
+pub fn read(key: &str, file: &Path) -> Result<Vec<u8>, String> {
     fs::read(file).map_err(|error| {
         format!(
             "{key}: {} cannot be read: {error}; check the path, and that this user may read it",
@@ -111,7 +111,7 @@ pub fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static
     }
 }
 
-fn private_key(key: &str, file: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+pub fn private_key(key: &str, file: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
         // No word of what was found: it may be a part of a key.
         format!(

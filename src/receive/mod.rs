@@ -22,6 +22,7 @@ pub use endpoint::{Endpoint, Form};
 
 use crate::alone;
 use crate::block::Block;
+use crate::guard::Denied;
 use crate::intake::{Intake, NotStored, Ticket};
 use admit::{Door, Refused};
 use arrival::{Arrival, Terms};
@@ -151,7 +152,9 @@ impl Receiver {
         endpoint: Endpoint,
         request: Request<Incoming>,
         connection: &Connection,
+        denied: Option<Denied>,
     ) -> Response<Full> {
+        let is_denied = denied.is_some();
         let started = self.times.start();
         let _guest = self.intake.enter();
         // Of a type that OTLP has not, what a person can read.
@@ -159,7 +162,10 @@ impl Receiver {
         let kind = if let Ok(Form::Otlp(kind)) = form { kind } else { otlp::Kind::Json };
         let (head, incoming) = request.into_parts();
         let mut incoming = Some(incoming);
-        let outcome = self.receive(endpoint, form, &head, &mut incoming, connection).await;
+        let outcome = match denied {
+            Some(denied) => Err(Error::Denied(denied)),
+            None => self.receive(endpoint, form, &head, &mut incoming, connection).await,
+        };
         let mut response = match outcome {
             Ok(lines) => answer::accepted(endpoint, kind, lines),
             // What was refused is not to be sent again: that is a success, in part.
@@ -170,7 +176,7 @@ impl Receiver {
             }
             Err(error) => answer::refused(endpoint, kind, &error),
         };
-        if let Some(rest) = incoming
+        if let Some(rest) = incoming.filter(|_| !is_denied)
             && !drained(&head.headers, rest, connection).await
         {
             response.headers_mut().insert(header::CONNECTION, answer::CLOSE);
