@@ -34,6 +34,11 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// Its certificate behind that of another authority.
     pub fn file(&self, dir: &Path) -> PathBuf {
         let other = Authority::new();
