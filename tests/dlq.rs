@@ -66,7 +66,7 @@ impl Place {
         let (data_dir, url, listen) = (self.data_dir(), self.stub.url(), &self.listen);
         let yaml = format!(
             "version: 1\ndata_dir: {data_dir:?}\nsinks: {{ loki: {{ url: {url:?} }} }}\n\
-             server: {{ listen: {listen:?} }}\n",
+             server: {{ listen: {listen:?}, auth: {{ allow_unauthenticated: true }} }}\n",
         );
         fs::write(&config, yaml).unwrap();
         let mut command = Command::new(BINARY);

@@ -145,7 +145,7 @@ pub struct Guard {
 
 /// What was said of those who were turned away.
 struct Told {
-    at: Instant,
+    at: Option<Instant>,
     handshakes: [u64; 2],
     refused: u64,
 }
@@ -162,7 +162,7 @@ impl Guard {
     pub fn new(prepared: Prepared, audit: Audit) -> Guard {
         let rings = [Listener::Api, Listener::Metrics].map(|of| Arc::new(Ring::new(of)));
         let none = Rules { options: Options::default(), rates: Vec::new() };
-        let told = Told { at: Instant::now(), handshakes: [0; 2], refused: 0 };
+        let told = Told { at: None, handshakes: [0; 2], refused: 0 };
         let guard = Guard {
             rules: Mutex::new(Arc::new(none)),
             version: AtomicU64::new(0),
@@ -206,7 +206,7 @@ impl Guard {
         });
         let refused: u64 = refused.sum();
         let is_news = handshakes != told.handshakes || refused != told.refused;
-        if !is_news || told.at.elapsed() < TELL_INTERVAL {
+        if !is_news || told.at.is_some_and(|at| at.elapsed() < TELL_INTERVAL) {
             return;
         }
         let since: u64 = handshakes.iter().sum::<u64>() - told.handshakes.iter().sum::<u64>();
@@ -226,7 +226,7 @@ impl Guard {
                 "requests were refused for who asked; log_capturer_auth_refused_total tells why"
             );
         }
-        *told = Told { at: Instant::now(), handshakes, refused };
+        *told = Told { at: Some(Instant::now()), handshakes, refused };
     }
 }
 

@@ -3,10 +3,12 @@
 //! - [`client`]: a client with keys of its own;
 //! - [`tls`]: handshakes, right and wrong ones, and certificates that change;
 //! - [`tokens`]: every endpoint with every token, and what is no token;
-//! - [`audit`]: who changed something, or was to.
+//! - [`audit`]: who changed something, or was to;
+//! - [`commands`]: how the commands reach an instance that asks who one is.
 
 mod audit;
 mod client;
+mod commands;
 
 mod tls;
 mod tokens;

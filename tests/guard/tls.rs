@@ -129,7 +129,7 @@ fn who_has_not_the_right_certificate_stays_out_and_is_told_why() {
         denied.text.contains("role operate") && denied.text.contains("certificate CN="),
         "{denied:?}"
     );
-    assert!(product.log().contains("handshakes_failed"), "{}", product.log());
+    eventually("it is said", &product, || product.log().contains("handshakes_failed"));
     stop(product);
 }
 
