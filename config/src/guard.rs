@@ -211,9 +211,9 @@ pub fn check(r: &mut Reader<'_>, server: &Server, metrics: &Metrics) {
             return;
         }
         let text = format!(
-            "expected a loopback address where nobody is asked who they are, found {listen}"
+            "expected who may come in, since {section}.listen is for other hosts ({listen}), found nobody"
         );
-        let problem = Problem::new(0, format!("{section}.listen"), text);
+        let problem = Problem::new(0, format!("{section}.auth"), text);
         r.problem(problem.hint(format!(
             "give who comes a token (log-capturer token new --name NAME --role {role} prints the line for \
              server.auth.tokens) or a certificate ({section}.tls.client_ca_file), listen on 127.0.0.1, or, where only \

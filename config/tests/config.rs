@@ -279,17 +279,17 @@ fn who_listens_for_other_hosts_asks_them_or_says_that_it_does_not() {
     let token = format!("auth: {{ tokens: [{{ name: a, sha256: {HASH}, roles: [read] }}] }}");
     let tls = "tls: { cert_file: /c, key_file: /k, client_ca_file: /ca }";
     for (server, metrics, wrong) in [
-        ("listen: '0.0.0.0:1'", "", &["server.listen"][..]),
-        ("listen: '[::]:1'", "listen: '10.0.0.1:2'", &["server.listen", "metrics.listen"]),
+        ("listen: '0.0.0.0:1'", "", &["server.auth"][..]),
+        ("listen: '[::]:1'", "listen: '10.0.0.1:2'", &["server.auth", "metrics.auth"]),
         ("listen: '[::ffff:127.0.0.1]:1'", "listen: '127.9.9.9:2'", &[]),
         ("listen: '0.0.0.0:1', auth: { allow_unauthenticated: true }", "", &[]),
         ("", "listen: '0.0.0.0:1', auth: { allow_unauthenticated: true }", &[]),
         (&format!("listen: '0.0.0.0:1', {token}"), "listen: '0.0.0.0:2'", &[]),
         (&format!("listen: '0.0.0.0:1', {tls}"), "", &[]),
         // Certificates are asked for by each by itself.
-        (&format!("listen: '0.0.0.0:1', {tls}"), "listen: '0.0.0.0:2'", &["metrics.listen"]),
+        (&format!("listen: '0.0.0.0:1', {tls}"), "listen: '0.0.0.0:2'", &["metrics.auth"]),
         ("", &format!("listen: '0.0.0.0:2', {tls}"), &[]),
-        ("listen: '0.0.0.0:1', tls: { cert_file: /c, key_file: /k }", "", &["server.listen"]),
+        ("listen: '0.0.0.0:1', tls: { cert_file: /c, key_file: /k }", "", &["server.auth"]),
         (
             &format!("{tls}, auth: {{ allow_unauthenticated: true }}"),
             "",
@@ -300,7 +300,7 @@ fn who_listens_for_other_hosts_asks_them_or_says_that_it_does_not() {
         let found = found.map(|_| Vec::new()).unwrap_or_else(|errors| errors.problems().to_vec());
         let keys: Vec<&str> = found.iter().map(|problem| &*problem.key).collect();
         assert_eq!(keys, wrong, "{server} {metrics}");
-        for problem in found.iter().filter(|problem| problem.key.ends_with("listen")) {
+        for problem in found.iter().filter(|problem| problem.key.ends_with(".auth")) {
             let hint = problem.hint.as_ref().unwrap();
             for fix in ["log-capturer token new", "client_ca_file", "allow_unauthenticated: true"] {
                 assert!(hint.contains(fix), "{hint}");

@@ -122,3 +122,43 @@ fn a_token_is_made_and_known() {
     }
     assert!(fs::read_to_string(bed.setup.dir.join("config.yaml")).unwrap().contains(sha256));
 }
+
+#[test]
+fn preflight_looks_at_who_may_come_in() {
+    let ground = Ground::new();
+    let mut bed = Bed::new();
+    let look = |bed: &Bed| {
+        let config =
+            write(&bed.setup.dir, "preflight.yaml", &bed.setup.yaml()).display().to_string();
+        let (_, said) = tool(&["preflight", "--json", "--no-push", "--config", &config], None);
+        serde_json::from_str::<Value>(&said).unwrap_or_else(|_| panic!("{said}"))
+    };
+    let assert = |document: &Value, name: &str, of: &str, level: &str, found: &str| {
+        let all = document["findings"].as_array().unwrap();
+        let finding = all.iter().find(|finding| finding["name"] == name && finding["of"] == of);
+        let finding = finding.unwrap_or_else(|| panic!("no {name} of {of}: {document:#}"));
+        assert_eq!(finding["level"], level, "{finding:#}");
+        assert!(finding["found"].as_str().unwrap().contains(found), "{finding:#}");
+    };
+    assert(&look(&bed), "listeners", "server.listen", "ok", "for this host");
+    bed.setup.server_listen = "0.0.0.0:0".into();
+    let document = look(&bed);
+    assert_eq!(document["verdict"], "no-go");
+    let config = document["findings"].as_array().unwrap().iter().find(|of| of["name"] == "config");
+    let found = config.unwrap()["found"].as_str().unwrap();
+    assert!(found.starts_with("server.auth: expected who may come in"), "{found}");
+    bed.setup.server_keys = vec!["auth: { allow_unauthenticated: true }".into()];
+    assert(&look(&bed), "listeners", "server.listen", "warning", "nobody is asked");
+    bed.setup.server_keys = vec![format!("auth: {{ tokens: [{}] }}", tokens())];
+    assert(&look(&bed), "listeners", "server.listen", "warning", "whoever sees the traffic");
+    let soon = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+        + std::time::Duration::from_secs(3 * 86_400 + 3_600);
+    bed.setup.server_keys.push(ground.tls(&bed.setup.dir, None));
+    super::put(&bed.setup.dir, &ground.authority.issue_until("127.0.0.1", Some(soon)));
+    let document = look(&bed);
+    assert(&document, "listeners", "server.listen", "ok", "over TLS");
+    assert(&document, "listener_tls_files", "server", "ok", "belong together");
+    assert(&document, "certificates", "server.tls.cert_file", "warning", "in 3 days");
+    write(&bed.setup.dir, "server.key", &ground.authority.issue("x").key);
+    assert(&look(&bed), "listener_tls_files", "server", "no-go", "is no key for the certificate");
+}

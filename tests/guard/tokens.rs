@@ -2,8 +2,9 @@
 
 use super::client::{Answer, Keys};
 use super::{Ground, bearer, metric, sha256, start, token, tokens};
+use crate::api::document::Document;
 use crate::bed::{BINARY, Bed, PATIENCE, eventually, stop};
-use crate::gateway::front::Authority;
+use crate::clients::{has, runs};
 use bench::product::Product;
 use serde_json::Value;
 use std::fs;
@@ -43,9 +44,22 @@ fn guarded() -> Bed {
     bed
 }
 
-/// From one address of many: of each, few failures are taken calmly.
+/// Whoever is refused is so as the document says.
 fn ask(product: &Product, method: &str, path: &str, headers: &[&str]) -> Answer {
-    Keys::none().ask(product.api, method, path, headers, "").unwrap()
+    let answer = Keys::none().ask(product.api, method, path, headers, "").unwrap();
+    let path = path.split('?').next().expect("a path");
+    if [401, 403, 429].contains(&answer.status)
+        && ENDPOINTS.iter().any(|(_, of, _)| of.starts_with(path))
+    {
+        let kind = answer.header("content-type").expect("a type");
+        let value = match kind {
+            "application/json" => answer.json(),
+            _ => Value::String(answer.text.clone()),
+        };
+        let method = method.to_lowercase();
+        Document::served().check(&method, path, answer.status, kind, &value);
+    }
+    answer
 }
 
 /// Waits while there were too many failures.
@@ -266,11 +280,10 @@ fn metrics_may_be_open_where_tokens_are_asked_for_elsewhere() {
 
 #[test]
 fn nothing_shows_a_token_or_its_hash() {
-    let (ground, clients) = (Ground::new(), Authority::new());
+    let ground = Ground::new();
     let mut bed = guarded();
     bed.setup.more.push("log: { level: debug }".into());
     bed.setup.server_keys.push(ground.tls(&bed.setup.dir, None));
-    drop(clients);
     let keys = ground.keys();
     let product = start(&bed, &keys);
     let mut places = Vec::new();
@@ -299,4 +312,45 @@ fn nothing_shows_a_token_or_its_hash() {
         }
         assert!(!text.contains("private key"), "a key is in {place}: {text}");
     }
+}
+
+#[test]
+fn each_request_of_a_connection_is_judged_by_itself_with_http_2_as_well() {
+    let bed = guarded();
+    let product = start(&bed, &Keys::none());
+    if !has("curl", runs("curl", &["--version"]), "apt-get install curl") {
+        return;
+    }
+    let url = format!("http://{}", product.api);
+    let codes = |path: &str, headers: &[String]| {
+        // One connection, one request behind the other.
+        let mut command = Command::new("curl");
+        for header in headers {
+            let of_one = [
+                "-sS",
+                "--http2-prior-knowledge",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}/%{http_version} ",
+            ];
+            command.args(of_one).args([
+                "-H",
+                header,
+                "--data",
+                "a",
+                &format!("{url}{path}"),
+                "--next",
+            ]);
+        }
+        let end = ["-sS", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{num_connects}"];
+        let output =
+            command.args(end).args(["--data", "a", &format!("{url}{path}")]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let headers =
+        [bearer("ingest"), bearer("read"), "authorization: Bearer x".into(), bearer("ingest")];
+    assert_eq!(codes(RAW, &headers), "204/2 403/2 401/2 204/2 0");
+    assert_eq!(codes("/otlp/v1/logs", &headers), "415/2 403/2 401/2 415/2 0");
+    stop(product);
 }
