@@ -29,12 +29,12 @@ use crate::guard::audit::Entry;
 use crate::guard::{Denied, Guard, Pass, Role, Who};
 use crate::health::Level;
 use crate::lock;
-use crate::receive::respond;
+use crate::receive::{drained, respond};
 use crate::server::Status;
 use crate::sightings::Sightings;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue, ORIGIN};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use io::http::{self, BodyError, Connection, Full};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -161,7 +161,7 @@ impl Panel {
         let Some((path, _)) = changes.filter(|_| request.method() == Method::POST) else {
             return match admitted {
                 Ok(pass) => self.answer_admitted(request, connection, &pass).await,
-                Err(denied) => refused_to(&denied),
+                Err(denied) => refused_to(&denied, request, connection).await,
             };
         };
         let peer = Some(connection.peer.to_canonical());
@@ -175,7 +175,7 @@ impl Panel {
                 response
             }
             Err(denied) => {
-                let response = refused_to(&denied);
+                let response = refused_to(&denied, request, connection).await;
                 let who = denied.who().map_or_else(|| "unknown".to_owned(), Who::to_string);
                 self.guard.audit.record(entry(&who, &response));
                 response
@@ -306,10 +306,18 @@ fn object<T: Default + DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     }
 }
 
-/// To those who may not ask. What is left of the request is not read.
-fn refused_to(denied: &Denied) -> Response<Full> {
+/// To those who may not ask. What is left of the request is read away, as far as it is little.
+async fn refused_to(
+    denied: &Denied,
+    request: Request<Incoming>,
+    connection: &Connection,
+) -> Response<Full> {
     let mut response = refused((denied.status(), denied.to_string()));
     denied.mark(&mut response);
+    let (head, rest) = request.into_parts();
+    if !drained(&head.headers, rest, connection).await && head.version != Version::HTTP_2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -94,14 +94,9 @@ impl Error {
         }
     }
 
-    /// Whether the rest of the request may still be on its way: what follows is no request. Of those who may not
-    /// send anything, nothing is read.
+    /// Whether the rest of the request may still be on its way: what follows is no request.
     fn is_half_read(&self) -> bool {
-        match self {
-            Error::Denied(_) => true,
-            Error::Body(bad) => !matches!(bad, BadBody::Encoding(_)),
-            _ => false,
-        }
+        matches!(self, Error::Body(bad) if !matches!(bad, BadBody::Encoding(_)))
     }
 }
 

@@ -154,7 +154,6 @@ impl Receiver {
         connection: &Connection,
         denied: Option<Denied>,
     ) -> Response<Full> {
-        let is_denied = denied.is_some();
         let started = self.times.start();
         let _guest = self.intake.enter();
         // Of a type that OTLP has not, what a person can read.
@@ -176,7 +175,7 @@ impl Receiver {
             }
             Err(error) => answer::refused(endpoint, kind, &error),
         };
-        if let Some(rest) = incoming.filter(|_| !is_denied)
+        if let Some(rest) = incoming
             && !drained(&head.headers, rest, connection).await
         {
             response.headers_mut().insert(header::CONNECTION, answer::CLOSE);
@@ -464,7 +463,7 @@ impl Receiver {
 
 /// Reads what is left of a request that is refused, so that others may follow on its connection; not
 /// where that is much, or where it only comes if it is asked for.
-async fn drained(headers: &HeaderMap, rest: Incoming, connection: &Connection) -> bool {
+pub async fn drained(headers: &HeaderMap, rest: Incoming, connection: &Connection) -> bool {
     if rest.is_end_stream() {
         return true;
     }

@@ -244,7 +244,9 @@ mod tests {
         let open = |targets: &[&str], metrics: &[&str]| {
             let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect();
             let interval = Duration::from_secs(1);
-            let args = TargetArgs { targets: texts(targets), metrics: texts(metrics), interval };
+            let access = AccessArgs::default();
+            let args =
+                TargetArgs { targets: texts(targets), metrics: texts(metrics), interval, access };
             args.open().map(|all| all.len()).map_err(|error| error.to_string())
         };
         assert_eq!(open(&["http://a:1", "http://b:1/"], &[]), Ok(2));

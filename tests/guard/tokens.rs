@@ -5,6 +5,7 @@ use super::{Ground, bearer, metric, sha256, start, token, tokens};
 use crate::api::document::Document;
 use crate::bed::{BINARY, Bed, PATIENCE, eventually, stop};
 use crate::clients::{has, runs};
+use crate::gateway::front::write;
 use bench::product::Product;
 use serde_json::Value;
 use std::fs;
@@ -316,19 +317,24 @@ fn nothing_shows_a_token_or_its_hash() {
 
 #[test]
 fn each_request_of_a_connection_is_judged_by_itself_with_http_2_as_well() {
-    let bed = guarded();
-    let product = start(&bed, &Keys::none());
+    let ground = Ground::new();
+    let mut bed = guarded();
+    bed.setup.server_keys.push(ground.tls(&bed.setup.dir, None));
+    let product = start(&bed, &ground.keys());
     if !has("curl", runs("curl", &["--version"]), "apt-get install curl") {
         return;
     }
-    let url = format!("http://{}", product.api);
+    let url = format!("https://{}", product.api);
+    let ca = write(&bed.setup.dir, "ca.pem", ground.authority.pem()).display().to_string();
     let codes = |path: &str, headers: &[String]| {
         // One connection, one request behind the other.
         let mut command = Command::new("curl");
         for header in headers {
             let of_one = [
                 "-sS",
-                "--http2-prior-knowledge",
+                "--http2",
+                "--cacert",
+                &ca,
                 "-o",
                 "/dev/null",
                 "-w",
@@ -343,7 +349,7 @@ fn each_request_of_a_connection_is_judged_by_itself_with_http_2_as_well() {
                 "--next",
             ]);
         }
-        let end = ["-sS", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{num_connects}"];
+        let end = ["-sS", "--http2", "--cacert", &ca, "-o", "/dev/null", "-w", "%{num_connects}"];
         let output =
             command.args(end).args(["--data", "a", &format!("{url}{path}")]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
