@@ -1,11 +1,18 @@
 //! Asks others by HTTP, with manners: within a time, for no more than so many bytes, and only whom it was told to.
 
+use crate::push::{tls, wire};
+use clap::Args;
+use config::Config;
 use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::Value;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::http::{StatusCode, Uri};
+use ureq::tls::TlsConfig;
+use ureq::unversioned::resolver::DefaultResolver;
 
 /// Of what others say in an error.
 const WORDS_MAX: usize = 200;
@@ -17,6 +24,90 @@ pub enum Failure {
     Unreached { url: Text, error: Text },
     #[error("{url}: {what}")]
     Unlike { url: Text, what: Text },
+}
+
+/// The variable of the environment with a token.
+const TOKEN_VARIABLE: &str = "LOG_CAPTURER_TOKEN";
+/// Of an answer to an order.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// How an instance that asks who one is is asked.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Instances that ask who one is")]
+pub struct AccessArgs {
+    /// A file with a token that the instance knows (server.auth.tokens). Without it, LOG_CAPTURER_TOKEN of the
+    /// environment is one.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// For https: these authorities in place of Mozilla's (PEM).
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// For https: the name in the instance's certificate, where that is not the host of its address.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// For mutual TLS: a client certificate with its chain (PEM).
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    cert_file: Option<PathBuf>,
+    /// Its key (PEM, without a passphrase).
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<PathBuf>,
+}
+
+/// Names what was given, the file and the fix.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AccessError(String);
+
+/// What was read of [`AccessArgs`].
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    authorization: Option<String>,
+    tls: Option<TlsConfig>,
+    server_name: Option<String>,
+}
+
+impl AccessArgs {
+    pub fn open(&self) -> Result<Access, AccessError> {
+        let token = match &self.token_file {
+            Some(file) => {
+                let wrong = |what| format!("--token-file {}: {what}", file.display());
+                Some(token_of(file).map_err(|what| AccessError(wrong(what)))?)
+            }
+            None => std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()),
+        };
+        let options = tls::Options {
+            ca_file: self.ca_file.clone(),
+            cert_file: self.cert_file.clone(),
+            key_file: self.key_file.clone(),
+            server_name: self.server_name.clone(),
+        };
+        let flag = |key: &str| format!("--{}", key.replace('_', "-"));
+        Ok(Access {
+            authorization: token.map(|token| format!("Bearer {token}")),
+            tls: Some(tls::config(&options, &flag).map_err(AccessError)?),
+            server_name: options.server_name,
+        })
+    }
+}
+
+/// The token in a file. The error does not repeat what was found.
+pub fn token_of(file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let token = text.trim();
+    let is_printable = !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic());
+    let wrong = || "expected a token in one line, found something else".to_owned();
+    if is_printable { Ok(token.to_owned()) } else { Err(wrong()) }
+}
+
+/// An address that means all of this host's is no address to connect to.
+#[must_use]
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
 }
 
 /// A server that is asked.
@@ -33,6 +124,21 @@ impl Server {
     /// shown wherever the server is named.
     #[must_use]
     pub fn new(url: &str) -> Option<Server> {
+        Server::known(url, &Access::default())
+    }
+
+    /// The instance that has this configuration; none where its port is not known.
+    #[must_use]
+    pub fn of_instance(config: &Config, access: &Access) -> Option<Server> {
+        let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+        let address = reachable(config.server.listen);
+        let url = (address.port() > 0).then(|| format!("{scheme}://{address}"))?;
+        Server::known(&url, access)
+    }
+
+    /// Likewise, to which one is known by `access`. Give it to instances alone: who is asked gets the token.
+    #[must_use]
+    pub fn known(url: &str, access: &Access) -> Option<Server> {
         let url = url.trim_end_matches('/');
         let parts = url.parse::<Uri>().ok();
         let scheme =
@@ -44,9 +150,17 @@ impl Server {
             .http_status_as_error(false)
             // It is not far, and whoever names one means that one.
             .proxy(None)
-            .max_redirects(0)
-            .build();
-        Some(Server { agent: agent.into(), url: url.to_owned(), authorization: None })
+            .max_redirects(0);
+        let agent = match &access.tls {
+            None => agent.build().into(),
+            Some(tls) => {
+                let name = access.server_name.as_deref();
+                let connector = wire::connector(&parts?, name, false).ok()?;
+                let config = agent.tls_config(tls.clone()).build();
+                ureq::Agent::with_parts(config, connector, DefaultResolver::default())
+            }
+        };
+        Some(Server { agent, url: url.to_owned(), authorization: access.authorization.clone() })
     }
 
     #[must_use]
@@ -88,6 +202,29 @@ impl Server {
         Ok((status, body.read_to_vec().map_err(unreached)?))
     }
 
+    /// Has something done; whatever its status is, it is an answer.
+    pub fn post(
+        &self,
+        path: &str,
+        body: &str,
+        limit: Duration,
+    ) -> Result<(StatusCode, Vec<u8>), Failure> {
+        let unreached = |error: ureq::Error| Failure::Unreached {
+            url: Text::of(&format!("{}{path}", self.url)),
+            error: Text::of(&error.to_string()),
+        };
+        let mut request = self.agent.post(format!("{}{path}", self.url));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let request = request.content_type("application/json");
+        let request = request.config().timeout_global(Some(limit)).build();
+        let mut response = request.send(body).map_err(unreached)?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        Ok((status, body.read_to_vec().map_err(unreached)?))
+    }
+
     /// The body of a success.
     pub fn success(&self, path: &str, limit: Duration, bytes_max: u64) -> Result<Vec<u8>, Failure> {
         let (status, body) = self.get(path, limit, bytes_max)?;
@@ -98,7 +235,7 @@ impl Server {
         let said: Option<Value> = serde_json::from_slice(&body).ok();
         let said = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or_default();
         let said = said.chars().take(WORDS_MAX).collect::<String>();
-        Err(self.unlike(path, format!("{status} {said}").trim_end()))
+        Err(self.unlike(path, format!("{status} {said}{}", hint(status)).trim_end()))
     }
 
     /// A success, read as JSON.
@@ -117,6 +254,17 @@ impl Server {
     pub fn unlike(&self, path: &str, what: &str) -> Failure {
         let path = path.split('?').next().unwrap_or_default();
         Failure::Unlike { url: Text::of(&format!("{}{path}", self.url)), what: Text::of(what) }
+    }
+}
+
+/// What to do about an answer to whom nobody knows.
+#[must_use]
+pub fn hint(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            "; give a token with the role by --token-file FILE or LOG_CAPTURER_TOKEN"
+        }
+        _ => "",
     }
 }
 
@@ -184,5 +332,16 @@ mod tests {
         let clean = Text::of(text);
         assert!(!clean.chars().any(|c| c.is_control() || is_unseen(c)), "{clean}");
         assert!(clean.contains('ü') && clean.contains("\\u{1b}"), "{clean}");
+    }
+
+    #[test]
+    fn an_instance_that_listens_everywhere_is_asked_here() {
+        for (listen, asked) in [
+            ("0.0.0.0:8401", "127.0.0.1:8401"),
+            ("[::]:1", "[::1]:1"),
+            ("10.1.2.3:9", "10.1.2.3:9"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()).to_string(), asked);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::baseline;
 use crate::dlq::command as dlq;
+use crate::guard::token;
 use crate::inspect as wal;
 use crate::positions;
 use crate::preflight;
@@ -64,6 +65,9 @@ pub enum Command {
     #[command(subcommand)]
     State(state::Command),
     Top(top::Top),
+    /// Tokens for those who may come in: server.auth.tokens.
+    #[command(subcommand)]
+    Token(token::Command),
     /// What instances do in a window: keep it, and hold it against another.
     #[command(subcommand)]
     Baseline(baseline::Command),

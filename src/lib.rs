@@ -57,6 +57,7 @@ pub mod table;
 
 pub mod appliance;
 pub mod entrance;
+pub mod guard;
 pub mod health;
 pub mod monitor;
 pub mod options;

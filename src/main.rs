@@ -5,6 +5,7 @@ use log_capturer::appliance;
 use log_capturer::baseline;
 use log_capturer::cli::{Cli, Command};
 use log_capturer::dlq::command as dlq;
+use log_capturer::guard::token;
 use log_capturer::inspect as wal;
 use log_capturer::own_log;
 use log_capturer::positions;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
         Command::State(command) => {
             ended("state", state::run(&command), state::CommandError::exit_code)
         }
+        Command::Token(command) => {
+            ended("token", token::run(&command), token::CommandError::exit_code)
+        }
         Command::Top(top) => ended("top", top::run(&top), top::Wrong::exit_code),
         Command::Baseline(command) => {
             ended("baseline", baseline::run(&command), baseline::CommandError::exit_code)
@@ -77,9 +81,20 @@ fn ended<E: Display>(command: &str, ran: Result<(), E>, code: impl Fn(&E) -> u8)
 
 /// The commands for what is in a data_dir, runs, or is to run.
 fn is_tool(command: &OsStr) -> bool {
-    ["baseline", "config", "dlq", "positions", "preflight", "state", "top", "verify", "wal"]
-        .iter()
-        .any(|tool| command == *tool)
+    [
+        "baseline",
+        "config",
+        "dlq",
+        "positions",
+        "preflight",
+        "state",
+        "token",
+        "top",
+        "verify",
+        "wal",
+    ]
+    .iter()
+    .any(|tool| command == *tool)
 }
 
 fn with<T>(config: Result<T, config::Errors>, act: impl FnOnce(T) -> ExitCode) -> ExitCode {

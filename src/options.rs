@@ -2,13 +2,14 @@
 //! both.
 
 use crate::alone::Heat;
+use crate::guard::{self, keys, token};
 use crate::{
     alone, canary, discover, dlq, egress, ingest, intake, letters, monitor, own_log, push, receive,
     source,
 };
 use config::{
-    Ack, Auth, Config, Egress, Loki, LokiLimits, LongLines, Proxy, Secret, Shards, Sink, SinkKind,
-    StartAt, WhenFull,
+    Ack, Auth, Config, Egress, ListenTls, Loki, LokiLimits, LongLines, Proxy, Role, Secret, Shards,
+    Sink, SinkKind, StartAt, Token, WhenFull,
 };
 use io::format::{BLOCK_BYTES, FormatVersion};
 use io::{http, tail, wal};
@@ -277,6 +278,42 @@ pub fn doorman(config: &Config, descriptors: u64) -> http::Doorman {
         );
     }
     http::Doorman::new(limits.connections_max.min(left), limits.address_connections_max)
+}
+
+/// Who may come in.
+#[must_use]
+pub fn guard(config: &Config) -> guard::Options {
+    let (server, metrics) = (&config.server, &config.metrics);
+    let tls = |tls: &Option<ListenTls>| {
+        tls.as_ref().map(|tls| keys::Options {
+            cert_file: tls.cert_file.clone(),
+            key_file: tls.key_file.clone(),
+            client_ca_file: tls.client_ca_file.clone(),
+        })
+    };
+    let token = |token: &Token| guard::Token {
+        name: token.name.as_str().into(),
+        sha256: token::hash_of_hex(token.sha256.reveal()).expect("it was checked"),
+        roles: roles(&token.roles),
+        requests_per_second: (token.requests_per_second > 0)
+            .then_some(token.requests_per_second as u64),
+    };
+    guard::Options {
+        tokens: server.auth.tokens.iter().map(token).collect(),
+        client_roles: roles(&server.auth.client_roles),
+        asks: [server.asks(), metrics.asks(server)],
+        tls: [tls(&server.tls), tls(&metrics.tls)],
+    }
+}
+
+fn roles(roles: &[Role]) -> guard::Roles {
+    roles.iter().fold(guard::Roles::default(), |all, role| {
+        all.with(match role {
+            Role::Ingest => guard::Role::Ingest,
+            Role::Read => guard::Role::Read,
+            Role::Operate => guard::Role::Operate,
+        })
+    })
 }
 
 #[must_use]

@@ -1,8 +1,9 @@
 //! The HTTP endpoints: lines and the [`crate::panel`] on `server.listen`, `/metrics` on `metrics.listen`.
 
 use crate::entrance::Entrance;
+use crate::guard::{Post, Role};
 use crate::monitor::Board;
-use crate::panel::Panels;
+use crate::panel::{self, Panels};
 use crate::receive::{self, Endpoint};
 use glommio::net::TcpListener;
 use hyper::body::Incoming;
@@ -54,30 +55,53 @@ pub fn serve_api(
     doorman: Arc<Doorman>,
     panels: Arc<Panels>,
     entrance: Rc<Entrance>,
+    post: Rc<Post>,
 ) {
+    let keyring = post.keyring();
     let answer = move |request: Request<Incoming>, connection: Rc<Connection>| {
         let (entrance, panels) = (entrance.clone(), panels.clone());
+        let endpoint = Endpoint::of(request.uri().path());
+        let needed = match endpoint {
+            Some(_) => Some(Role::Ingest),
+            None => panel::needed(request.uri().path()),
+        };
+        let admitted = post.admit(needed, request.headers(), &connection);
         async move {
-            match Endpoint::of(request.uri().path()) {
+            match endpoint {
                 Some(endpoint) => {
-                    entrance.receiver().await.answer(endpoint, request, &connection).await
+                    let denied = admitted.err();
+                    let receiver = entrance.receiver().await;
+                    receiver.answer(endpoint, request, &connection, denied).await
                 }
-                None => panels.current().answer(request, &connection).await,
+                None => panels.current().answer(request, &connection, admitted).await,
             }
         }
     };
-    glommio::spawn_local(http::serve(listener(bound), options, doorman, answer)).detach();
+    let served = http::serve(listener(bound), options, doorman, keyring, answer);
+    glommio::spawn_local(served).detach();
 }
 
 /// Serves `metrics.listen` likewise.
-pub fn serve_metrics(bound: std::net::TcpListener, panels: Arc<Panels>) {
+pub fn serve_metrics(bound: std::net::TcpListener, panels: Arc<Panels>, post: Rc<Post>) {
+    let keyring = post.keyring();
     let doorman = Doorman::new(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX);
-    let answer = move |request: Request<Incoming>, _| {
+    let answer = move |request: Request<Incoming>, connection: Rc<Connection>| {
+        let admitted = post.admit(Some(Role::Read), request.headers(), &connection);
         let status = panels.current().status.clone();
-        async move { answer_metrics(&status, &request) }
+        async move {
+            match admitted {
+                Ok(_) => answer_metrics(&status, &request),
+                Err(denied) => {
+                    let text = format!("{denied}\n");
+                    let mut response = receive::respond(denied.status(), TEXT, text);
+                    denied.mark(&mut response);
+                    response
+                }
+            }
+        }
     };
     let listener = listener(bound);
-    let served = http::serve(listener, METRICS_OPTIONS, Arc::new(doorman), answer);
+    let served = http::serve(listener, METRICS_OPTIONS, Arc::new(doorman), keyring, answer);
     glommio::spawn_local(served).detach();
 }
 

@@ -66,7 +66,7 @@ impl Place {
         let (data_dir, url, listen) = (self.data_dir(), self.stub.url(), &self.listen);
         let yaml = format!(
             "version: 1\ndata_dir: {data_dir:?}\nsinks: {{ loki: {{ url: {url:?} }} }}\n\
-             server: {{ listen: {listen:?} }}\n",
+             server: {{ listen: {listen:?}, auth: {{ allow_unauthenticated: true }} }}\n",
         );
         fs::write(&config, yaml).unwrap();
         let mut command = Command::new(BINARY);
@@ -390,7 +390,11 @@ fn a_process_that_runs_is_asked() {
     assert_eq!(place.lines(&[]), set(&["one"]), "nothing was touched here");
     drop(server);
     let output = place.run(&["purge", "--all"]);
-    assert!(output.errors.contains("which was asked: http://127.0.0.1:"), "{}", output.errors);
+    assert!(
+        output.errors.contains("which was asked: no answer from http://127.0.0.1:"),
+        "{}",
+        output.errors
+    );
     drop(lock);
     assert_eq!(place.good(&["purge", "--all"]), "1 entries were removed\n");
 }

@@ -9,6 +9,7 @@
 //! - [`abuse`]: hostile, broken and slow clients;
 //! - [`clients`]: clients that others wrote;
 //! - [`gateway`]: TLS, auth, proxies and whatever else is before Loki;
+//! - [`guard`]: who may come in: TLS, certificates, tokens, roles, the audit log;
 //! - [`sink`]: what Loki answers, or does not;
 //! - [`several`]: several sinks and tenants;
 //! - [`answers`]: every answer in depth: tenants, bad lines, limits, clocks, dead letters;
@@ -40,6 +41,7 @@ mod dlq;
 mod files;
 mod gateway;
 mod golden;
+mod guard;
 mod http;
 mod lines;
 mod loki;

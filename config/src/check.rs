@@ -2,6 +2,7 @@
 
 use crate::client;
 use crate::error::Problem;
+use crate::guard;
 use crate::read::{Reader, Section, Text};
 use crate::tree::{Node, Value};
 use crate::{
@@ -372,6 +373,8 @@ fn server(r: &mut Reader<'_>, root: &mut Section) -> Server {
     let s = &mut section;
     let server = Server {
         listen: listen(r, s, 8401),
+        tls: guard::tls(r, s),
+        auth: guard::server(r, s),
         ack: r.choice(
             s,
             "ack",
@@ -423,6 +426,8 @@ fn metrics(r: &mut Reader<'_>, root: &mut Section) -> Metrics {
     let mut section = r.section(root, "metrics");
     let metrics = Metrics {
         listen: listen(r, &mut section, 8001),
+        tls: guard::tls(r, &mut section),
+        auth: guard::metrics(r, &mut section),
         latency: r.boolean(&mut section, "latency", true),
     };
     r.finish(section);
@@ -490,6 +495,7 @@ fn check_together(r: &mut Reader<'_>, config: &Config) {
         }
     }
     check_sinks(r, &config.sinks);
+    guard::check(r, &config.server, &config.metrics);
     if config.server.listen == config.metrics.listen && config.server.listen.port() != 0 {
         let text = format!("expected another address than server.listen, found {}", {
             config.metrics.listen

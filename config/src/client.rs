@@ -58,7 +58,7 @@ pub fn tls(r: &mut Reader<'_>, sink: &mut Section, url: &str) -> Tls {
     tls
 }
 
-fn file(r: &mut Reader<'_>, section: &mut Section, key: &'static str) -> Option<PathBuf> {
+pub fn file(r: &mut Reader<'_>, section: &mut Section, key: &'static str) -> Option<PathBuf> {
     let text = r.text(section, key, "an absolute path")?;
     if !text.text.starts_with('/') {
         let problem = text.problem("an absolute path");

@@ -16,6 +16,7 @@ mod secret;
 mod read;
 
 mod client;
+mod guard;
 
 mod check;
 mod dlq;
@@ -31,6 +32,7 @@ pub mod rollout;
 pub use dlq::{Dlq, Reprocess, WhenFull};
 pub use draft::Draft;
 pub use error::{Errors, Problem};
+pub use guard::{ListenTls, MetricsAuth, Role, ServerAuth, Token};
 pub use log::{Format, Level, Log};
 pub use offsets::{Offset, offsets};
 pub use secret::{REDACTED, Secret};
@@ -252,6 +254,9 @@ pub struct Wal {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Server {
     pub listen: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenTls>,
+    pub auth: ServerAuth,
     pub ack: Ack,
     pub labels: BTreeMap<String, String>,
     /// Whether a request may name its tenant.
@@ -306,9 +311,12 @@ pub struct ServerLimits {
     pub answer_timeout: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Metrics {
     pub listen: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenTls>,
+    pub auth: MetricsAuth,
     /// Whether the time that lines take is measured.
     pub latency: bool,
 }

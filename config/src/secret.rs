@@ -30,6 +30,10 @@ impl Secret {
         Secret { text, shown: shown.to_owned(), stands_in_file }
     }
 
+    pub(crate) fn to_lowercase(&self) -> Secret {
+        Secret { text: self.text.to_ascii_lowercase(), ..self.clone() }
+    }
+
     /// Whoever reads the file has it: no variable stands for it.
     #[must_use]
     pub fn stands_in_file(&self) -> bool {

@@ -293,13 +293,21 @@ fn what_the_full_example_names_in_comments_holds() {
     let full = include_str!("../examples/full.yaml").replace("\"http://127", "\"https://127");
     for auth in ["# basic:", "# bearer:"] {
         let mut text = full.replace("tls: {}", "tls:   ").replace("auth: {}", "auth:   ");
-        for key in ["# ca_file:", "# cert_file:", "# key_file:", "# server_name:", auth] {
-            assert_eq!(text.matches(key).count(), 1, "{key}");
+        let of_server = ["# client_ca_file:", "# - { name: shipper", "# - { name: grafana"];
+        text = text.replace("tokens: []", "tokens:   ");
+        text = text.replace("9f86...", &"9".repeat(64)).replace("60303...", &"6".repeat(64));
+        let of_sink = ["# ca_file:", "# server_name:", auth];
+        for key in ["# cert_file:", "# key_file:"].into_iter().chain(of_sink).chain(of_server) {
+            // A sink's and the server's.
+            let count = if ["# cert_file:", "# key_file:"].contains(&key) { 2 } else { 1 };
+            assert_eq!(text.matches(key).count(), count, "{key}");
             text = text.replace(key, key.trim_start_matches("# "));
         }
         let config = good(&text.replace("${HOSTNAME}", "here"));
         let tls = &loki(&config).tls;
         assert!(tls.ca_file.is_some() && tls.key_file.is_some() && tls.server_name.is_some());
         assert!(loki(&config).auth.is_some());
+        assert!(config.server.tls.as_ref().unwrap().client_ca_file.is_some());
+        assert_eq!(config.server.auth.tokens.len(), 2);
     }
 }

@@ -266,3 +266,85 @@ fn the_own_log_has_its_keys() {
         assert!(wrong.contains(said), "{said} is missing in {wrong}");
     }
 }
+
+/// With these keys of `server` and `metrics`.
+fn guarded(server: &str, metrics: &str) -> String {
+    format!("{MINIMAL}\nserver: {{ {server} }}\nmetrics: {{ {metrics} }}\n")
+}
+
+const HASH: &str = "9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08";
+
+#[test]
+fn who_listens_for_other_hosts_asks_them_or_says_that_it_does_not() {
+    let token = format!("auth: {{ tokens: [{{ name: a, sha256: {HASH}, roles: [read] }}] }}");
+    let tls = "tls: { cert_file: /c, key_file: /k, client_ca_file: /ca }";
+    for (server, metrics, wrong) in [
+        ("listen: '0.0.0.0:1'", "", &["server.auth"][..]),
+        ("listen: '[::]:1'", "listen: '10.0.0.1:2'", &["server.auth", "metrics.auth"]),
+        ("listen: '[::ffff:127.0.0.1]:1'", "listen: '127.9.9.9:2'", &[]),
+        ("listen: '0.0.0.0:1', auth: { allow_unauthenticated: true }", "", &[]),
+        ("", "listen: '0.0.0.0:1', auth: { allow_unauthenticated: true }", &[]),
+        (&format!("listen: '0.0.0.0:1', {token}"), "listen: '0.0.0.0:2'", &[]),
+        (&format!("listen: '0.0.0.0:1', {tls}"), "", &[]),
+        // Certificates are asked for by each by itself.
+        (&format!("listen: '0.0.0.0:1', {tls}"), "listen: '0.0.0.0:2'", &["metrics.auth"]),
+        ("", &format!("listen: '0.0.0.0:2', {tls}"), &[]),
+        ("listen: '0.0.0.0:1', tls: { cert_file: /c, key_file: /k }", "", &["server.auth"]),
+        (
+            &format!("{tls}, auth: {{ allow_unauthenticated: true }}"),
+            "",
+            &["server.auth.allow_unauthenticated"],
+        ),
+    ] {
+        let found = parse(&guarded(server, metrics), "config.yaml", &env);
+        let found = found.map(|_| Vec::new()).unwrap_or_else(|errors| errors.problems().to_vec());
+        let keys: Vec<&str> = found.iter().map(|problem| &*problem.key).collect();
+        assert_eq!(keys, wrong, "{server} {metrics}");
+        for problem in found.iter().filter(|problem| problem.key.ends_with(".auth")) {
+            let hint = problem.hint.as_ref().unwrap();
+            for fix in ["log-capturer token new", "client_ca_file", "allow_unauthenticated: true"] {
+                assert!(hint.contains(fix), "{hint}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_are_known_by_hashes_that_nothing_shows() {
+    let config = good(&guarded(
+        &format!(
+            "auth: {{ client_roles: [], tokens: [{{ name: a, sha256: {HASH}, roles: [operate, ingest] }}, \
+             {{ name: b, sha256: '${{HASH_B}}', roles: [read], requests_per_second: 9 }}] }}"
+        )
+        .replace("${HASH_B}", &"b".repeat(64)),
+        "",
+    ));
+    let auth = &config.server.auth;
+    assert_eq!(auth.tokens[0].roles, [config::Role::Ingest, config::Role::Operate]);
+    assert_eq!(auth.tokens[0].sha256.reveal(), HASH.to_lowercase());
+    assert_eq!((auth.tokens[1].requests_per_second, auth.client_roles.len()), (9, 0));
+    assert!(!config.to_yaml().to_lowercase().contains("9f86"), "{}", config.to_yaml());
+    let text = errors(&guarded(
+        &format!(
+            "auth: {{ tokens: [{{ name: 'a secret', sha256: secret, roles: [all] }}, {{ name: a }}, \
+             {{ name: b, sha256: {HASH}, roles: [read] }}, {{ name: c, sha256: {HASH}, roles: [read] }}] }}, \
+             tls: {{ client_ca_file: x }}"
+        ),
+        "tls: { cert_file: /c }",
+    ));
+    for part in [
+        "server.auth.tokens[0].name: expected 1 to 64 letters",
+        "server.auth.tokens[0].sha256: expected the SHA-256 of a token, 64 hexadecimal digits, found something else",
+        "log-capturer token new",
+        "server.auth.tokens[0].roles[0]: expected ingest or read or operate",
+        "server.auth.tokens[1].sha256: expected the SHA-256 of a token, 64 hexadecimal digits, found nothing",
+        "server.auth.tokens[1].roles: expected what it is for",
+        "expected each name and each sha256 once, found those of \"c\" again",
+        "server.tls.cert_file: expected a path, found nothing",
+        "server.tls.client_ca_file: expected an absolute path",
+        "metrics.tls.key_file: expected a path, found nothing",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    assert!(!text.contains("secret\"") && !text.contains(HASH), "{text}");
+}

@@ -71,6 +71,12 @@ reasons! {
     DlqDamaged "dlq_damaged",
     /// Entries of a full dead-letter queue were dropped.
     DlqDropped "dlq_dropped",
+    /// TLS did not begin on connections.
+    HandshakesFailed "handshakes_failed",
+    /// Requests were refused for who asked.
+    RequestsRefused "requests_refused",
+    /// The audit log cannot be written to.
+    AuditUnwritable "audit_unwritable",
     /// A connection could not be accepted.
     AcceptFailed "accept_failed",
     /// There are fewer descriptors than connections may need.

@@ -14,4 +14,5 @@ pub mod process;
 
 pub mod errors;
 pub mod exposition;
+pub mod guard;
 pub mod metrics;

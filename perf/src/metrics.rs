@@ -444,6 +444,9 @@ impl Metrics {
             sinks.iter().map(|sink| Sink::new(&mut families, &[("sink", sink)])).collect();
         let whole = Whole::new(&mut families, &[]);
         registry.register(Box::new(crate::errors::family())).expect("each name is used once");
+        for family in crate::guard::counts().families() {
+            registry.register(family).expect("each name is used once");
+        }
         Metrics {
             requests: counters(
                 "log_capturer_http_requests_total",

@@ -7,6 +7,7 @@ use crate::desk::{Desk, Slot};
 use crate::dlq::Reason;
 use crate::egress::{self, Egress};
 use crate::entrance::Entrance;
+use crate::guard::Guard;
 use crate::handoff::Lane;
 use crate::ingest::{self, FileEvent, Links, SinkLinks};
 use crate::intake::{self, Intake};
@@ -124,7 +125,7 @@ impl Generation {
         metrics.whole.reload_success_time.set(now);
     }
 
-    pub fn panel(&self, ground: &Ground, control: &Arc<Control>) -> Panel {
+    pub fn panel(&self, ground: &Ground, control: &Arc<Control>, guard: &Arc<Guard>) -> Panel {
         Panel {
             status: self.status.clone(),
             desk: self.desk.clone(),
@@ -135,6 +136,7 @@ impl Generation {
             config: options::shown(&self.config),
             data_dir: self.config.data_dir.clone(),
             control: control.clone(),
+            guard: guard.clone(),
         }
     }
 

@@ -13,9 +13,11 @@ mod generation;
 mod ground;
 
 use crate::entrance::Entrance;
+use crate::guard::audit::{Audit, Entry};
+use crate::guard::{Guard, Listener, Post, Prepared};
 use crate::ingest::ShardError;
 use crate::monitor::{INTERVAL, Monitor};
-use crate::panel::{Control, Panels};
+use crate::panel::{Control, Panels, status_of};
 use crate::settings::{Asked, Outcome, Settings};
 use crate::state::StateError;
 use crate::{options, own_log, server, systemd};
@@ -112,7 +114,8 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     let config = settings.in_force();
     let (ground, listeners) = Ground::take(&config)?;
     let (report, reports) = mpsc::channel();
-    forward_signals(report.clone())?;
+    let guard = Arc::new(guard(&config)?);
+    forward_signals(report.clone(), guard.clone())?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         shards = ?ground.plan.shards, egress = ground.plan.egress,
@@ -133,8 +136,8 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     // Whoever asks while the log is recovered finds a report.
     monitor.look(ground.shards, true);
     let control = Arc::new(Control::new(report.clone()));
-    let panels = Arc::new(Panels::new(generation.panel(&ground, &control)));
-    let works = start_shards(&ground, &config, listeners, &panels, &report)?;
+    let panels = Arc::new(Panels::new(generation.panel(&ground, &control, &guard)));
+    let works = start_shards(&ground, &config, listeners, (&panels, &guard), &report)?;
     let mut run = Running {
         ground,
         settings,
@@ -142,6 +145,7 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
         monitor,
         panels,
         control,
+        guard,
         works,
         report,
         alive: 0,
@@ -168,6 +172,7 @@ struct Running {
     monitor: Monitor,
     panels: Arc<Panels>,
     control: Arc<Control>,
+    guard: Arc<Guard>,
     /// To each shard.
     works: Vec<Arc<Ring<Work>>>,
     report: mpsc::Sender<Report>,
@@ -186,6 +191,7 @@ struct Running {
 struct Next {
     config: Arc<Config>,
     clients: Clients,
+    guard: Prepared,
     asked: Asked,
 }
 
@@ -241,12 +247,12 @@ impl Running {
         if self.alive > 0 {
             return true;
         }
-        let Some(Next { config, clients, asked }) = self.next.take() else { return false };
+        let Some(next) = self.next.take() else { return false };
         if self.error.is_some() {
-            asked.answer(Outcome::Failed("the process stops".into()));
+            next.asked.answer(Outcome::Failed("the process stops".into()));
             return false;
         }
-        self.put_in_force(config, clients, asked);
+        self.put_in_force(next);
         true
     }
 
@@ -348,6 +354,7 @@ impl Running {
         // Where all make way for others, none is missing.
         let running = if self.next.is_some() { self.ground.shards } else { self.alive };
         self.monitor.look(running, self.recovered < self.ground.shards);
+        self.guard.look();
     }
 
     fn phase(&self) -> Phase {
@@ -391,7 +398,7 @@ impl Running {
     /// Looks whether the file was changed, where that is wanted.
     fn watch_settings(&mut self) {
         if self.is_settled() && self.settings.has_changed() {
-            self.change(Asked::unheard());
+            self.change(unheard(&self.guard, "watch", "WATCH"));
         }
     }
 
@@ -411,13 +418,18 @@ impl Running {
         }
         systemd::reloading();
         let checked = self.settings.check(&asked).and_then(|config| {
-            let Some(config) = config else { return Ok(None) };
+            let guard = config.as_ref().unwrap_or(&self.generation.config);
+            let guard = options::guard(guard).prepare().map_err(Outcome::Refused)?;
+            let Some(config) = config else {
+                self.guard.renew(guard);
+                return Ok(None);
+            };
             self.ground
                 .check_quota(&config)
                 .map_err(|error| Outcome::Refused(error.to_string()))?;
             let clients =
                 Clients::of(&config).map_err(|error| Outcome::Refused(error.to_string()))?;
-            Ok(Some((config, clients)))
+            Ok(Some((config, clients, guard)))
         });
         let whole = &self.generation.status.metrics.whole;
         match checked {
@@ -426,9 +438,9 @@ impl Running {
                 systemd::ready();
                 asked.answer(Outcome::Unchanged);
             }
-            Ok(Some((config, clients))) => {
+            Ok(Some((config, clients, guard))) => {
                 tracing::info!("the configuration changes: the one in force makes way");
-                self.next = Some(Next { config: Arc::new(config), clients, asked });
+                self.next = Some(Next { config: Arc::new(config), clients, guard, asked });
                 self.generation.stop.advance(Phase::Yielding);
                 self.deadline = Some(Instant::now() + YIELD_TIME);
             }
@@ -446,7 +458,8 @@ impl Running {
         }
     }
 
-    fn put_in_force(&mut self, config: Arc<Config>, clients: Clients, asked: Asked) {
+    fn put_in_force(&mut self, Next { config, clients, guard, asked }: Next) {
+        self.guard.put_in_force(guard);
         let next =
             Generation::new(config.clone(), clients, &self.ground, Some(&mut self.generation));
         let cpus = (0..self.ground.shards).map(|shard| self.ground.cpu(shard)).collect();
@@ -456,7 +469,7 @@ impl Running {
             next.egresses.clone(),
             next.desk.clone(),
         );
-        self.panels.replace(next.panel(&self.ground, &self.control));
+        self.panels.replace(next.panel(&self.ground, &self.control, &self.guard));
         own_log::set_level(config.log.level);
         self.generation = next;
         self.begin();
@@ -475,7 +488,7 @@ fn start_shards(
     ground: &Ground,
     config: &Config,
     listeners: Listeners,
-    panels: &Arc<Panels>,
+    shared: (&Arc<Panels>, &Arc<Guard>),
     report: &mpsc::Sender<Report>,
 ) -> Result<Vec<Arc<Ring<Work>>>, RunError> {
     let doorman = Arc::new(options::doorman(config, ground.descriptors));
@@ -485,7 +498,7 @@ fn start_shards(
         let doors = Doors { api, metrics: metrics.take() };
         let bell = Arc::new(Bell::default());
         let works = Arc::new(Ring::new(1, bell.clone()));
-        start_shard(shard, ground.cpu(shard), (works.clone(), bell), doors, panels, report)?;
+        start_shard(shard, ground.cpu(shard), (works.clone(), bell), doors, shared, report)?;
         Ok(works)
     };
     (0..ground.shards).map(start).collect()
@@ -496,19 +509,20 @@ fn start_shard(
     cpu: usize,
     (works, bell): (Arc<Ring<Work>>, Arc<Bell>),
     doors: Doors,
-    panels: &Arc<Panels>,
+    (panels, guard): (&Arc<Panels>, &Arc<Guard>),
     report: &mpsc::Sender<Report>,
 ) -> Result<(), RunError> {
-    let (panels, report) = (panels.clone(), report.clone());
+    let (panels, guard, report) = (panels.clone(), guard.clone(), report.clone());
     let executor =
         executor::Options { name: format!("shard-{shard}"), cpu, io_memory_bytes: IO_MEMORY_BYTES };
     let handle = executor::spawn::<_, ()>(&executor, move || async move {
         let entrance = Rc::new(Entrance::default());
         if let Some((listener, http, doorman)) = doors.api {
-            server::serve_api(listener, http, doorman, panels.clone(), entrance.clone());
+            let post = Post::new(guard.clone(), Listener::Api);
+            server::serve_api(listener, http, doorman, panels.clone(), entrance.clone(), post);
         }
         if let Some(listener) = doors.metrics {
-            server::serve_metrics(listener, panels);
+            server::serve_metrics(listener, panels, Post::new(guard, Listener::Metrics));
         }
         let mut times = None;
         loop {
@@ -555,14 +569,32 @@ fn abort_on_panic() {
     }));
 }
 
-fn forward_signals(report: mpsc::Sender<Report>) -> Result<(), RunError> {
+fn guard(config: &Config) -> Result<Guard, RunError> {
+    let prepared = options::guard(config).prepare().map_err(RunError::Setup)?;
+    let audit = Audit::open(&config.data_dir).map_err(|error| {
+        let data_dir = config.data_dir.display();
+        RunError::Setup(format!("data_dir {data_dir}: the audit log cannot be opened: {error}"))
+    })?;
+    Ok(Guard::new(prepared, audit))
+}
+
+/// A reload for which nobody waits; what becomes of it is kept.
+fn unheard(guard: &Arc<Guard>, who: &'static str, method: &'static str) -> Asked {
+    let guard = guard.clone();
+    Asked::unheard(move |outcome| {
+        let status = status_of(outcome).as_u16();
+        guard.audit.record(Entry::now(who, None, method, "/config/reload", status));
+    })
+}
+
+fn forward_signals(report: mpsc::Sender<Report>, guard: Arc<Guard>) -> Result<(), RunError> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])
         .map_err(|error| RunError::Setup(format!("signals cannot be handled: {error}")))?;
     spawn("signals", move || {
         for signal in signals.forever() {
             let asked = match signal {
-                SIGHUP => Report::Change(Asked::unheard()),
+                SIGHUP => Report::Change(unheard(&guard, "signal", "SIGHUP")),
                 _ => Report::Stop,
             };
             if report.send(asked).is_err() {

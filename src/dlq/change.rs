@@ -10,6 +10,7 @@ use super::offline::Queue;
 use super::record::Record;
 use super::replay::{self, Outcome, Refused, Stamps};
 use super::store::{Dlq, DlqError};
+use crate::ask::{AccessArgs, Server, Text, hint};
 use crate::handoff::Frame;
 use crate::options;
 use crate::place::Place;
@@ -20,9 +21,10 @@ use config::Config;
 use io::format::{FormatVersion, Seq};
 use io::plain::{PlainDisk, run};
 use perf::clock::unix_ns;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// How long a running process may take to answer.
@@ -32,9 +34,15 @@ const QUEUE_BYTES_MAX: u64 = 1 << 30;
 
 type Queues = Dlq<PlainDisk>;
 
-pub fn purge(place: &Place, filter: &Filter, out: &mut impl Write) -> Result<(), CommandError> {
+pub fn purge(
+    place: &Place,
+    access: &AccessArgs,
+    filter: &Filter,
+    out: &mut impl Write,
+) -> Result<(), CommandError> {
     let Some(_lock) = place.lock()? else {
-        return ask(place, "purge", filter, &BTreeMap::new(), false, out);
+        let body = json!({ "filter": filter.texts() });
+        return ask(place, access, "/dlq/purge", &body, out);
     };
     let writes = state::writes(&place.data_dir)?;
     let now_ns = unix_ns();
@@ -51,6 +59,7 @@ pub fn purge(place: &Place, filter: &Filter, out: &mut impl Write) -> Result<(),
 
 pub fn replay(
     place: &Place,
+    access: &AccessArgs,
     filter: &Filter,
     labels: &BTreeMap<String, String>,
     restamp: bool,
@@ -61,7 +70,8 @@ pub fn replay(
         return Err(CommandError::Wrong(text.into()));
     };
     let Some(_lock) = place.lock()? else {
-        return ask(place, "reprocess", filter, labels, restamp, out);
+        let body = json!({ "filter": filter.texts(), "labels": labels, "restamp": restamp });
+        return ask(place, access, "/dlq/reprocess", &body, out);
     };
     let writes = state::writes(&place.data_dir)?;
     let mut stamps = restamp.then(|| Stamps::new(unix_ns()));
@@ -208,59 +218,31 @@ fn open(place: &Place, queue: &Queue, writes: FormatVersion) -> Result<Queues, C
 /// Has the running process do it.
 fn ask(
     place: &Place,
-    what: &str,
-    filter: &Filter,
-    labels: &BTreeMap<String, String>,
-    restamp: bool,
+    access: &AccessArgs,
+    path: &str,
+    body: &Value,
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
-    let data_dir = place.data_dir.display();
-    let Some(config) = &place.config else {
-        return Err(CommandError::Failed(format!(
-            "data_dir {data_dir} is in use by a log-capturer that runs: give --config FILE, so that \
-             it can be asked, or stop it"
-        )));
-    };
-    let address = reachable(config.server.listen);
-    if address.port() == 0 {
-        return Err(CommandError::Failed(format!(
-            "data_dir {data_dir} is in use by a log-capturer that runs, and server.listen does not \
-             say on which port; stop it"
-        )));
-    }
-    let url = format!("http://{address}/dlq/{what}");
-    let failed = |error: ureq::Error| {
+    let failed = |what: &dyn Display| {
+        let data_dir = place.data_dir.display();
         CommandError::Failed(format!(
-            "data_dir {data_dir} is in use by a log-capturer that runs, which was asked: {url}: \
-             {error}"
+            "data_dir {data_dir} is in use by a log-capturer that runs{what}"
         ))
     };
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(ANSWER_TIME_MAX))
-        .http_status_as_error(false)
-        .proxy(None)
-        .build()
-        .into();
-    let body = serde_json::json!({
-        "filter": filter.texts(), "labels": labels, "restamp": restamp,
-    });
-    let request = agent.post(&url).content_type("application/json");
-    let mut response = request.send(body.to_string()).map_err(failed)?;
-    let text = response.body_mut().read_to_string().map_err(failed)?;
-    let status = response.status();
-    if !status.is_success() {
-        let text = text.trim();
-        return Err(CommandError::Failed(format!("{url}: {status}: {text}")));
-    }
-    writeln!(out, "{}", text.trim()).map_err(CommandError::Output)
-}
-
-/// An address that means all of this host's is no address to connect to.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+    let Some(config) = &place.config else {
+        return Err(failed(&": give --config FILE, so that it can be asked, or stop it"));
     };
-    SocketAddr::new(ip, listen.port())
+    let access = access.open().map_err(|error| CommandError::Wrong(error.to_string()))?;
+    let Some(server) = Server::of_instance(config, &access) else {
+        return Err(failed(&", and server.listen does not say on which port; stop it"));
+    };
+    let answered = server.post(path, &body.to_string(), ANSWER_TIME_MAX);
+    let (status, said) =
+        answered.map_err(|error| failed(&format!(", which was asked: {error}")))?;
+    let said = Text::of(String::from_utf8_lossy(&said).trim());
+    if !status.is_success() {
+        let (url, hint) = (server.url(), hint(status));
+        return Err(CommandError::Failed(format!("{url}{path}: {status}: {said}{hint}")));
+    }
+    writeln!(out, "{said}").map_err(CommandError::Output)
 }

@@ -9,6 +9,7 @@ use super::index::FrameInfo;
 use super::offline::{self, Queue, Survey};
 use super::record::Record;
 use super::store::DlqError;
+use crate::ask::AccessArgs;
 use crate::inspect::log::LogError;
 use crate::labels;
 use crate::place::{Place, PlaceArgs, PlaceError};
@@ -66,6 +67,8 @@ pub enum Command {
         /// Only say what would be sent.
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        access: AccessArgs,
     },
     /// Remove entries for good.
     Purge {
@@ -79,6 +82,8 @@ pub enum Command {
         /// Only say what would be removed.
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        access: AccessArgs,
     },
 }
 
@@ -153,17 +158,17 @@ pub fn run(command: &Command) -> Result<(), CommandError> {
                 out.write_all(&line).map(|()| true)
             })
         }
-        Command::Replay { place, which, labels, restamp, dry_run } => {
+        Command::Replay { place, which, labels, restamp, dry_run, access } => {
             let filter = Filter::parse(&which.filter)?;
             let labels = parse_labels(labels)?;
             let place = place.open()?;
             if *dry_run {
                 count(&place, &filter, "would be sent", &mut out)
             } else {
-                change::replay(&place, &filter, &labels, *restamp, &mut out)
+                change::replay(&place, access, &filter, &labels, *restamp, &mut out)
             }
         }
-        Command::Purge { place, which, all, dry_run } => {
+        Command::Purge { place, which, all, dry_run, access } => {
             let filter = Filter::parse(&which.filter)?;
             if filter.is_empty() && !all {
                 let text = "purge: expected --filter CONDITION, or --all to remove everything";
@@ -173,7 +178,7 @@ pub fn run(command: &Command) -> Result<(), CommandError> {
             if *dry_run {
                 count(&place, &filter, "would be removed", &mut out)
             } else {
-                change::purge(&place, &filter, &mut out)
+                change::purge(&place, access, &filter, &mut out)
             }
         }
     };

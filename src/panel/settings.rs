@@ -104,16 +104,28 @@ fn read_order(body: &[u8]) -> Result<Option<u64>, Wrong> {
     })
 }
 
+/// What an outcome is answered with.
+pub fn status(outcome: &Outcome) -> StatusCode {
+    match outcome {
+        Outcome::Changed { .. } | Outcome::Unchanged => StatusCode::OK,
+        Outcome::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Outcome::Unknown(_) => StatusCode::NOT_FOUND,
+        Outcome::Busy(_) => StatusCode::CONFLICT,
+        Outcome::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
 fn told(outcome: Outcome) -> Result<Value, Wrong> {
+    let status = status(&outcome);
     match outcome {
         Outcome::Changed { changes, warning } => {
             Ok(json!({ "outcome": "changed", "changes": changes, "warning": warning }))
         }
         Outcome::Unchanged => Ok(json!({ "outcome": "unchanged", "changes": [], "warning": null })),
-        Outcome::Refused(why) => Err((StatusCode::UNPROCESSABLE_ENTITY, why)),
-        Outcome::Unknown(why) => Err((StatusCode::NOT_FOUND, why)),
-        Outcome::Busy(why) => Err((StatusCode::CONFLICT, why)),
-        Outcome::Failed(why) => Err((StatusCode::SERVICE_UNAVAILABLE, why)),
+        Outcome::Refused(why)
+        | Outcome::Unknown(why)
+        | Outcome::Busy(why)
+        | Outcome::Failed(why) => Err((status, why)),
     }
 }
 

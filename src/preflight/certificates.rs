@@ -2,6 +2,7 @@
 
 use super::clients;
 use super::finding::{Finding, Level};
+use crate::options;
 use crate::push::{self, tls};
 use config::Config;
 use perf::clock::unix_ns;
@@ -23,26 +24,44 @@ fn of_sink(client: &push::Options) -> Vec<Finding> {
     if client.tls.files().next().is_none() {
         return Vec::new();
     }
-    let mut found = vec![match tls::config(&client.tls, sink) {
+    let mut found = vec![match tls::config(&client.tls, &|key| format!("{sink}.tls.{key}")) {
         Ok(_) => Finding::ok("tls_files", "can be used, and belong together").of(sink.as_str()),
         Err(message) => Finding::of_message(Level::NoGo, "tls_files", &message).of(sink.as_str()),
     }];
-    let now_s = unix_ns() / 1_000_000_000;
-    let mut take = |key: &str, file: Option<&Path>, is_bundle| {
-        let key = format!("{sink}.tls.{key}");
-        // What cannot be read was just said.
-        let certificates = file.and_then(|file| tls::certificates(&key, file).ok());
-        let terms: Vec<Term> =
-            certificates.iter().flatten().filter_map(|der| Term::of(der)).collect();
-        if let (Some(file), false) = (file, terms.is_empty()) {
-            let fix =
-                format!("renew it, and write it to {}; it is read again by itself", file.display());
-            found.push(judge("certificates", &terms, now_s, is_bundle, fix).of(key));
-        }
-    };
-    take("ca_file", client.tls.ca_file.as_deref(), true);
-    take("cert_file", client.tls.cert_file.as_deref(), false);
+    found.extend(file(sink, "ca_file", client.tls.ca_file.as_deref()));
+    found.extend(file(sink, "cert_file", client.tls.cert_file.as_deref()));
     found
+}
+
+/// Of both listeners.
+#[must_use]
+pub fn of_listeners(config: &Config) -> Vec<Finding> {
+    let tls = options::guard(config).tls.into_iter().zip(["server", "metrics"]);
+    tls.filter_map(|(tls, section)| Some((tls?, section)))
+        .flat_map(|(tls, section)| {
+            const NAME: &str = "listener_tls_files";
+            let first = match tls.clone().read(section) {
+                Ok(_) => Finding::ok(NAME, "can be used, and belong together").of(section),
+                Err(message) => Finding::of_message(Level::NoGo, NAME, &message).of(section),
+            };
+            let cert = file(section, "cert_file", Some(&tls.cert_file));
+            let clients = file(section, "client_ca_file", tls.client_ca_file.as_deref());
+            [Some(first), cert, clients].into_iter().flatten()
+        })
+        .collect()
+}
+
+/// How long the certificates in a file are valid; of authorities, one may do.
+fn file(section: &str, key: &str, file: Option<&Path>) -> Option<Finding> {
+    let (file, is_bundle) = (file?, key.ends_with("ca_file"));
+    let key = format!("{section}.tls.{key}");
+    // What cannot be read was just said.
+    let certificates = tls::certificates(&key, file).ok()?;
+    let terms: Vec<Term> = certificates.iter().filter_map(|der| Term::of(der)).collect();
+    let fix = format!("renew it, and write it to {}; it is read again by itself", file.display());
+    let now_s = unix_ns() / 1_000_000_000;
+    let judged = || judge("certificates", &terms, now_s, is_bundle, fix).of(key);
+    (!terms.is_empty()).then(judged)
 }
 
 /// Those that a sink shows, its own first; none where it shows none that can be read.

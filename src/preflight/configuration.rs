@@ -1,12 +1,12 @@
 //! The configuration: what is wrong with it, and what it changes.
 
 use super::finding::Finding;
+use crate::ask::Access;
 use crate::options;
 use crate::top::{Wrong, fetch};
 use config::{Config, Problem};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 const NAME: &str = "config";
@@ -31,10 +31,10 @@ pub fn problems(problems: &[Problem]) -> Vec<Finding> {
 
 /// Against another file, or against the instance that runs, where one answers.
 #[must_use]
-pub fn changes(config: &Config, against: Option<&Path>) -> Vec<Finding> {
+pub fn changes(config: &Config, against: Option<&Path>, access: &Access) -> Vec<Finding> {
     let (of, before) = match against {
         Some(file) => (file.display().to_string(), of_file(file)),
-        None => match of_instance(config.server.listen) {
+        None => match of_instance(config, access) {
             Ok((url, before)) => (url, before),
             Err(reason) => return vec![Finding::ok(CHANGE, reason)],
         },
@@ -57,13 +57,15 @@ fn of_file(file: &Path) -> Result<Value, String> {
 }
 
 /// The error is that there is nobody to compare with.
-fn of_instance(listen: SocketAddr) -> Result<(String, Result<Value, String>), String> {
-    if listen.port() == 0 {
+fn of_instance(
+    config: &Config,
+    access: &Access,
+) -> Result<(String, Result<Value, String>), String> {
+    let Some(client) = fetch::Client::of_instance(config, access) else {
         let found = "not compared: server.listen is any free port; --against FILE compares";
         return Err(found.into());
-    }
-    let url = format!("http://{}", reachable(listen));
-    let asked = fetch::Client::new(&url).and_then(|client| client.config());
+    };
+    let (url, asked) = (client.url().to_owned(), client.config());
     match asked {
         Ok(before) if before["data_dir"].is_string() => Ok((url, Ok(before))),
         Ok(_) => Ok((url, Err("it does not answer as log-capturer does".into()))),
@@ -72,16 +74,6 @@ fn of_instance(listen: SocketAddr) -> Result<(String, Result<Value, String>), St
         }
         Err(error) => Ok((url, Err(error.to_string()))),
     }
-}
-
-/// Where one asks who listens on every address.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }
 
 /// A key's value before and from now on; none where the key is not there.
@@ -214,16 +206,5 @@ mod tests {
         assert!(found[1].found.contains("sink old is gone"), "{found:?}");
         let moved = judge(&before, &json!({ "data_dir": "/b", "sinks": before["sinks"] }));
         assert!(moved[1].found.contains("from \"/a\" to \"/b\""), "{moved:?}");
-    }
-
-    #[test]
-    fn an_instance_that_listens_everywhere_is_asked_here() {
-        for (listen, asked) in [
-            ("0.0.0.0:8401", "127.0.0.1:8401"),
-            ("[::]:1", "[::1]:1"),
-            ("10.1.2.3:9", "10.1.2.3:9"),
-        ] {
-            assert_eq!(reachable(listen.parse().unwrap()).to_string(), asked);
-        }
     }
 }

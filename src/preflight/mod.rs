@@ -3,7 +3,7 @@
 //! Each area has a part that looks at the machine and one that judges what it saw, which the unit tests
 //! try: [`configuration`] (what is written, and what of it is new), [`secrets`], [`host`] (kernel and
 //! limits), [`cpus`], [`disk`] (`data_dir`), [`formats`] (what is in it), [`ports`], [`sources`],
-//! [`certificates`], [`sinks`]. All of them say what they have to say: none stops another.
+//! [`certificates`], [`guard`] (who may come in), [`sinks`]. All of them say what they have to say: none stops another.
 //!
 //! Nothing is changed but by what measuring takes: a file without a name in `data_dir`, and one line to each
 //! sink in a stream of its own.
@@ -14,6 +14,7 @@ pub mod cpus;
 pub mod disk;
 pub mod finding;
 pub mod formats;
+pub mod guard;
 pub mod host;
 pub mod ports;
 pub mod processes;
@@ -23,6 +24,7 @@ pub mod sinks;
 pub mod sources;
 mod trial;
 
+use crate::ask::{Access, AccessArgs};
 use crate::{options, place};
 use clap::Args;
 use config::{Config, Draft};
@@ -58,11 +60,23 @@ pub struct Preflight {
     /// As one JSON document.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
+
+/// As of sysexits' EX_CONFIG.
+const EXIT_WRONG: u8 = 78;
 
 /// Looks at everything, tells it on standard output, and gives the exit code.
 pub fn run(preflight: &Preflight) -> u8 {
-    let findings = look(preflight);
+    let access = match preflight.access.open() {
+        Ok(access) => access,
+        Err(error) => {
+            eprintln!("log-capturer preflight: {error}");
+            return EXIT_WRONG;
+        }
+    };
+    let findings = look(preflight, &access);
     let mut out = BufWriter::new(std::io::stdout().lock());
     let said = if preflight.json {
         writeln!(out, "{:#}", finding::document(&findings))
@@ -80,7 +94,7 @@ pub fn run(preflight: &Preflight) -> u8 {
     }
 }
 
-fn look(preflight: &Preflight) -> Vec<Finding> {
+fn look(preflight: &Preflight, access: &Access) -> Vec<Finding> {
     let draft = match Draft::load(&preflight.config) {
         Ok(draft) => draft,
         Err(errors) => {
@@ -91,7 +105,7 @@ fn look(preflight: &Preflight) -> Vec<Finding> {
     };
     let mut findings = configuration::problems(draft.problems());
     let mut areas = Areas { draft: &draft, findings: &mut findings };
-    areas.look(preflight);
+    areas.look(preflight, access);
     findings
 }
 
@@ -102,11 +116,13 @@ struct Areas<'a> {
 }
 
 impl Areas<'_> {
-    fn look(&mut self, preflight: &Preflight) {
+    fn look(&mut self, preflight: &Preflight, access: &Access) {
         self.area("config_change", &[""], |config| {
-            configuration::changes(config, preflight.against.as_deref())
+            configuration::changes(config, preflight.against.as_deref(), access)
         });
-        self.area("secrets", &["sinks"], |config| secrets::look(config, &preflight.config));
+        self.area("secrets", &["sinks", "server", "metrics"], |config| {
+            secrets::look(config, &preflight.config)
+        });
         let plan = self.draft.sound(&["cores"]).map(cpus::plan);
         if let Some(plan) = &plan {
             self.findings.extend(cpus::look(plan, self.draft.sound(&["cores"])));
@@ -121,6 +137,8 @@ impl Areas<'_> {
         self.area("formats", &["data_dir"], formats::look);
         self.area("ports", &["data_dir", "server.listen", "metrics.listen"], ports::look);
         self.area("sources", &["sources"], sources::look);
+        self.area("listeners", &["server", "metrics"], guard::look);
+        self.area("listener_tls_files", &["server", "metrics"], certificates::of_listeners);
         self.area("tls_files", &["sinks"], certificates::look);
         let push = !preflight.no_push;
         self.area("sink_address", &["sinks"], |config| sinks::look(config, push));

@@ -69,6 +69,10 @@ fn files(config: &Config) -> Vec<(String, PathBuf)> {
         }
         take("tls.key_file", &loki.tls.key_file);
     }
+    for (section, tls) in [("server", &config.server.tls), ("metrics", &config.metrics.tls)] {
+        let key = format!("{section}.tls.key_file");
+        files.extend(tls.iter().map(|tls| (key.clone(), tls.key_file.clone())));
+    }
     files
 }
 

@@ -17,7 +17,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 pub mod tls;
-mod wire;
+pub mod wire;
 
 pub use reply::Reply;
 
@@ -118,7 +118,7 @@ fn agent(
     forwards: bool,
     addresses: Addresses,
 ) -> Result<ureq::Agent, String> {
-    let tls = tls::config(&options.tls, &options.key)?;
+    let tls = tls::config(&options.tls, &|key| format!("{}.tls.{key}", options.key))?;
     let connector = wire::connector(url, options.tls.server_name.as_deref(), forwards)?;
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(options.timeout))

@@ -26,21 +26,22 @@ impl Options {
 }
 
 /// What ureq is to do. It takes bad certificates for none, and a key that does not fit for a bug: so
-/// all is tried here first, and an error names the key under `sink`, the file and the fix.
-pub fn config(options: &Options, sink: &str) -> Result<TlsConfig, String> {
+/// all is tried here first, and an error names the key, as `key` calls it, the file and the fix.
+pub fn config(options: &Options, key: &dyn Fn(&str) -> String) -> Result<TlsConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider.clone());
     if let Some(name) = &options.server_name
         && ServerName::try_from(name.as_str()).is_err()
     {
         return Err(format!(
-            "{sink}.tls.server_name: expected a host name or an IP address, found {name:?}; it is \
-             the name in the sink's certificate"
+            "{}: expected a host name or an IP address, found {name:?}; it is the name in the \
+             certificate",
+            key("server_name")
         ));
     }
     let mut roots = RootCertStore::empty();
     if let Some(file) = &options.ca_file {
-        let key = format!("{sink}.tls.ca_file");
+        let key = key("ca_file");
         let certificates = certificates(&key, file)?;
         for (at, certificate) in certificates.iter().enumerate() {
             roots.add(certificate.clone()).map_err(|error| {
@@ -56,8 +57,8 @@ pub fn config(options: &Options, sink: &str) -> Result<TlsConfig, String> {
         tls = tls.root_certs(RootCerts::Specific(Arc::new(owned(&certificates))));
     }
     if let (Some(cert_file), Some(key_file)) = (&options.cert_file, &options.key_file) {
-        let chain = certificates(&format!("{sink}.tls.cert_file"), cert_file)?;
-        let name = format!("{sink}.tls.key_file");
+        let chain = certificates(&key("cert_file"), cert_file)?;
+        let name = key("key_file");
         // Read once: what was tried is what ureq gets.
         let pem = read(&name, key_file)?;
         let key = private_key(&name, key_file, &pem)?;
@@ -84,7 +85,7 @@ fn owned(certificates: &[CertificateDer<'_>]) -> Vec<Certificate<'static>> {
     certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect()
 }
 
-fn read(key: &str, file: &Path) -> Result<Vec<u8>, String> {
+pub fn read(key: &str, file: &Path) -> Result<Vec<u8>, String> {
     fs::read(file).map_err(|error| {
         format!(
             "{key}: {} cannot be read: {error}; check the path, and that this user may read it",
@@ -111,7 +112,7 @@ pub fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static
     }
 }
 
-fn private_key(key: &str, file: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+pub fn private_key(key: &str, file: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
         // No word of what was found: it may be a part of a key.
         format!(

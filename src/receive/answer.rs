@@ -8,6 +8,7 @@ use super::lines;
 use super::logs::BadLog;
 use super::otlp::{self, BadExport};
 use super::push::BadPush;
+use crate::guard::Denied;
 use crate::intake::NotStored;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -53,6 +54,8 @@ pub enum Error {
     NoEndpoint,
     #[error("expected POST")]
     Method,
+    #[error("{0}")]
+    Denied(#[from] Denied),
     #[error("too many connections; try again later")]
     Crowded,
     #[error("ingestion rate limit exceeded; try again after {0:.1?}")]
@@ -74,6 +77,7 @@ impl Error {
             Error::Body(BadBody::Read(BodyError::Crowded))
             | Error::NotStored(_)
             | Error::Crowded => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Denied(denied) => denied.status(),
             Error::Rate(_) => StatusCode::TOO_MANY_REQUESTS,
             Error::NoStreams => StatusCode::UNPROCESSABLE_ENTITY,
             Error::NoEndpoint => StatusCode::NOT_FOUND,
@@ -141,6 +145,9 @@ pub fn refused(endpoint: Endpoint, kind: otlp::Kind, error: &Error) -> Response<
         Error::Rate(wait) => Some(HeaderValue::from(wait.as_secs() + 1)),
         _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
     };
+    if let Error::Denied(denied) = error {
+        denied.mark(&mut response);
+    }
     if let Some(after) = after {
         response.headers_mut().insert(header::RETRY_AFTER, after);
     }

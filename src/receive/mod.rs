@@ -22,6 +22,7 @@ pub use endpoint::{Endpoint, Form};
 
 use crate::alone;
 use crate::block::Block;
+use crate::guard::Denied;
 use crate::intake::{Intake, NotStored, Ticket};
 use admit::{Door, Refused};
 use arrival::{Arrival, Terms};
@@ -151,6 +152,7 @@ impl Receiver {
         endpoint: Endpoint,
         request: Request<Incoming>,
         connection: &Connection,
+        denied: Option<Denied>,
     ) -> Response<Full> {
         let started = self.times.start();
         let _guest = self.intake.enter();
@@ -159,7 +161,10 @@ impl Receiver {
         let kind = if let Ok(Form::Otlp(kind)) = form { kind } else { otlp::Kind::Json };
         let (head, incoming) = request.into_parts();
         let mut incoming = Some(incoming);
-        let outcome = self.receive(endpoint, form, &head, &mut incoming, connection).await;
+        let outcome = match denied {
+            Some(denied) => Err(Error::Denied(denied)),
+            None => self.receive(endpoint, form, &head, &mut incoming, connection).await,
+        };
         let mut response = match outcome {
             Ok(lines) => answer::accepted(endpoint, kind, lines),
             // What was refused is not to be sent again: that is a success, in part.
@@ -461,7 +466,7 @@ impl Receiver {
 
 /// Reads what is left of a request that is refused, so that others may follow on its connection; not
 /// where that is much, or where it only comes if it is asked for.
-async fn drained(headers: &HeaderMap, rest: Incoming, connection: &Connection) -> bool {
+pub async fn drained(headers: &HeaderMap, rest: Incoming, connection: &Connection) -> bool {
     if rest.is_end_stream() {
         return true;
     }

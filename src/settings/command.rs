@@ -2,6 +2,7 @@
 
 use super::difference::{Change, between};
 use super::history::{self, History, HistoryError, Version};
+use crate::ask::{Access, AccessArgs, AccessError, Server, hint};
 use crate::panel::shown_version;
 use crate::table::{self, row};
 use clap::Subcommand;
@@ -49,6 +50,8 @@ pub enum Command {
         /// The configuration file (YAML).
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        #[command(flatten)]
+        access: AccessArgs,
     },
     /// Back to a version that was in force: into the file, and into force where an instance runs.
     ///
@@ -66,6 +69,8 @@ pub enum Command {
         /// Where the versions are, where the file cannot be read.
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
+        #[command(flatten)]
+        access: AccessArgs,
     },
 }
 
@@ -75,6 +80,8 @@ pub enum CommandError {
     Config(#[from] config::Errors),
     #[error("{0}")]
     History(#[from] HistoryError),
+    #[error("{0}")]
+    Access(#[from] AccessError),
     #[error("{0}")]
     Failed(String),
     #[error("standard output: {0}")]
@@ -87,6 +94,7 @@ impl CommandError {
     pub fn exit_code(&self) -> u8 {
         match self {
             CommandError::Config(_)
+            | CommandError::Access(_)
             | CommandError::History(HistoryError::Unknown { .. } | HistoryError::First) => 78,
             CommandError::History(_) | CommandError::Failed(_) | CommandError::Output(_) => 1,
         }
@@ -99,9 +107,12 @@ pub fn run(command: &Command) -> Result<(), CommandError> {
     let ran = match command {
         Command::History { config, json } => list(config, *json, &mut out),
         Command::Diff { config, from, to, json } => diff(config, (*from, *to), *json, &mut out),
-        Command::Reload { config } => reload(&config::load(config)?, &mut out),
-        Command::Rollback { config, version, no_reload, data_dir } => {
-            rollback(config, *version, *no_reload, data_dir.as_deref(), &mut out)
+        Command::Reload { config, access } => {
+            reload(&config::load(config)?, &access.open()?, &mut out)
+        }
+        Command::Rollback { config, version, no_reload, data_dir, access } => {
+            let access = if *no_reload { None } else { Some(access.open()?) };
+            rollback(config, *version, access.as_ref(), data_dir.as_deref(), &mut out)
         }
     };
     let flushed = out.flush().map_err(CommandError::Output);
@@ -161,24 +172,19 @@ fn print(changes: &[Change], out: &mut impl Write) -> Result<(), CommandError> {
     Ok(changes.iter().try_for_each(|change| writeln!(out, "{change}"))?)
 }
 
-fn reload(config: &Config, out: &mut impl Write) -> Result<(), CommandError> {
+fn reload(config: &Config, access: &Access, out: &mut impl Write) -> Result<(), CommandError> {
     let address = config.server.listen;
     let failed = |why: &dyn std::fmt::Display| {
         CommandError::Failed(format!("{address}: {why}; is log-capturer running with this file?"))
     };
-    let agent = ureq::Agent::config_builder()
-        .timeout_global(Some(ANSWER_TIME_MAX))
-        .http_status_as_error(false)
-        .proxy(None)
-        .build()
-        .new_agent();
-    let url = format!("http://{address}/config/reload");
-    let mut response = agent.post(&url).send_empty().map_err(|error| failed(&error))?;
-    let text = response.body_mut().read_to_string().map_err(|error| failed(&error))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-    if !response.status().is_success() {
+    let server = Server::of_instance(config, access)
+        .ok_or_else(|| failed(&"server.listen does not say on which port"))?;
+    let answered = server.post("/config/reload", "", ANSWER_TIME_MAX);
+    let (status, body) = answered.map_err(|error| failed(&error))?;
+    let value: Value = serde_json::from_slice(&body).map_err(|error| failed(&error))?;
+    if !status.is_success() {
         let why = value["error"].as_str().unwrap_or("it gives no reason");
-        return Err(CommandError::Failed(format!("it is not changed: {why}")));
+        return Err(CommandError::Failed(format!("it is not changed: {why}{}", hint(status))));
     }
     let changes = value["changes"].as_array().cloned().unwrap_or_default();
     if changes.is_empty() {
@@ -196,7 +202,8 @@ fn reload(config: &Config, out: &mut impl Write) -> Result<(), CommandError> {
 fn rollback(
     file: &Path,
     version: Option<u64>,
-    no_reload: bool,
+    // None: only the file is written.
+    access: Option<&Access>,
     data_dir: Option<&Path>,
     out: &mut impl Write,
 ) -> Result<(), CommandError> {
@@ -212,5 +219,5 @@ fn rollback(
     };
     history::replace_keeping(file, &text).map_err(|error| failed(&error))?;
     writeln!(out, "version {} is in {}", version.number, file.display())?;
-    if no_reload { Ok(()) } else { reload(&config, out) }
+    access.map_or(Ok(()), |access| reload(&config, access, out))
 }

@@ -80,28 +80,34 @@ impl fmt::Display for Outcome {
 /// Where an outcome is waited for.
 pub type Answer = Arc<Mutex<Option<Outcome>>>;
 
+type Told = dyn Fn(&Outcome) + Send;
+
 /// A change that somebody asks for. Whoever waits for its outcome gets one.
-#[derive(Debug)]
 pub struct Asked {
     pub what: What,
     answer: Answer,
+    /// Told of it as well.
+    told: Option<Box<Told>>,
 }
 
 impl Asked {
     #[must_use]
     pub fn new(what: What) -> (Asked, Answer) {
         let answer = Answer::default();
-        (Asked { what, answer: answer.clone() }, answer)
+        (Asked { what, answer: answer.clone(), told: None }, answer)
     }
 
-    /// By somebody who reads the log, if anything.
-    #[must_use]
-    pub fn unheard() -> Asked {
-        Asked::new(What::Reload).0
+    /// By nobody who waits for the outcome, of which `told` hears.
+    pub fn unheard(told: impl Fn(&Outcome) + Send + 'static) -> Asked {
+        Asked { what: What::Reload, answer: Answer::default(), told: Some(Box::new(told)) }
     }
 
     pub fn answer(&self, outcome: Outcome) {
-        lock(&self.answer).get_or_insert(outcome);
+        let mut answer = lock(&self.answer);
+        if answer.is_none() {
+            self.told.iter().for_each(|told| told(&outcome));
+            *answer = Some(outcome);
+        }
     }
 }
 

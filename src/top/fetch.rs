@@ -2,7 +2,7 @@
 //! version tells other things. No text in it can be a command to a terminal.
 
 use super::Wrong;
-use crate::ask::{Server, Text};
+use crate::ask::{Access, Server, Text};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -260,8 +260,18 @@ impl Sort {
 pub struct Client(Server);
 
 impl Client {
-    pub fn new(url: &str) -> Result<Client, Wrong> {
-        Server::new(url).map(Client).ok_or_else(|| Wrong::Url(Text::of(url)))
+    pub fn new(url: &str, access: &Access) -> Result<Client, Wrong> {
+        Server::known(url, access).map(Client).ok_or_else(|| Wrong::Url(Text::of(url)))
+    }
+
+    #[must_use]
+    pub fn of_instance(config: &config::Config, access: &Access) -> Option<Client> {
+        Server::of_instance(config, access).map(Client)
+    }
+
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.0.url()
     }
 
     pub fn stats(&self) -> Result<Stats, Wrong> {
@@ -317,12 +327,12 @@ mod tests {
     #[test]
     fn a_url_has_a_scheme_and_a_host() {
         for url in ["http://127.0.0.1:8401", "https://logs.example/x/", "http://[::1]:1"] {
-            assert!(Client::new(url).is_ok(), "{url}");
+            assert!(Client::new(url, &Access::default()).is_ok(), "{url}");
         }
         for url in
             ["127.0.0.1:8401", "localhost", "ftp://a", "http://", "http://a/?b", "", "/stats"]
         {
-            let error = Client::new(url).unwrap_err().to_string();
+            let error = Client::new(url, &Access::default()).unwrap_err().to_string();
             assert!(error.contains("such as http://127.0.0.1:8401"), "{url}: {error}");
         }
     }

@@ -11,7 +11,7 @@ pub mod view;
 #[cfg(test)]
 mod tests;
 
-use crate::ask::{Failure, Text};
+use crate::ask::{AccessArgs, AccessError, Failure, Text};
 use clap::Args;
 use fetch::{Client, Sort};
 use ratatui::Terminal;
@@ -49,6 +49,8 @@ pub struct Top {
     /// Without colours, as where NO_COLOR is set.
     #[arg(long)]
     pub no_color: bool,
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,8 @@ pub enum Wrong {
          that of its metrics or of another service, and use the same version"
     )]
     Unlike { url: Text, what: Text },
+    #[error("{0}")]
+    Access(#[from] AccessError),
     #[error("standard input and output are no terminal; --once prints to anything")]
     NoTerminal,
     #[error("the terminal: {0}")]
@@ -87,7 +91,7 @@ impl Wrong {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Wrong::Url(_) => 78,
+            Wrong::Url(_) | Wrong::Access(_) => 78,
             _ => 1,
         }
     }
@@ -107,7 +111,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub fn run(top: &Top) -> Result<(), Wrong> {
-    let client = Client::new(&top.url)?;
+    let client = Client::new(&top.url, &top.access.open()?)?;
     if top.once {
         return once(&client);
     }

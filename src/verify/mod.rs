@@ -10,7 +10,7 @@ pub mod services;
 pub mod spread;
 pub mod triggers;
 
-use crate::ask::{Server, Text};
+use crate::ask::{Server, Text, token_of};
 use crate::baseline::file::{self, Baseline, FileError};
 use crate::window::Window;
 use crate::window::target::{self, Target, TargetArgs, TargetError, window_time};
@@ -178,13 +178,8 @@ impl Verify {
 
     fn token(&self) -> Result<Option<String>, VerifyError> {
         let Some(path) = &self.grafana_token_file else { return Ok(None) };
-        let wrong = |what: String| VerifyError::Token { path: path.clone(), what };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        let token = text.trim();
-        let printable = !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic());
-        // What it is is not repeated.
-        let expected = || wrong("expected a token in one line, found something else".into());
-        if printable { Ok(Some(token.to_owned())) } else { Err(expected()) }
+        let wrong = |what| VerifyError::Token { path: path.clone(), what };
+        token_of(path).map(Some).map_err(wrong)
     }
 
     /// Until it is over, or ends early.

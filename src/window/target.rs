@@ -2,7 +2,7 @@
 
 use super::exposition;
 use super::look::Look;
-use crate::ask::{Failure, Server, Text};
+use crate::ask::{Access, AccessArgs, AccessError, Failure, Server, Text};
 use crate::health::Level;
 use clap::Args;
 use serde_json::Value;
@@ -28,6 +28,8 @@ pub struct TargetArgs {
     /// How often each is looked at, from 500ms to 1h. What it tells is up to two seconds old.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = interval)]
     pub interval: Duration,
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -56,6 +58,8 @@ pub enum TargetError {
         "--metrics has {metrics} addresses and --targets {targets}: give one for each, in the same order"
     )]
     Count { metrics: usize, targets: usize },
+    #[error("{0}")]
+    Access(#[from] AccessError),
     #[error("--targets names {0} twice: name each instance once")]
     Twice(Text),
 }
@@ -66,6 +70,7 @@ pub struct Target {
     api: Server,
     /// Not known until it was asked.
     metrics: Option<Server>,
+    access: Access,
 }
 
 /// What was seen at once.
@@ -93,17 +98,19 @@ impl TargetArgs {
             let (metrics, targets) = (self.metrics.len(), self.targets.len());
             return Err(TargetError::Count { metrics, targets });
         }
+        let access = self.access.open()?;
         let mut opened: Vec<Target> = Vec::new();
         for (at, url) in self.targets.iter().enumerate() {
-            let api =
-                Server::new(url).ok_or_else(|| wrong("--targets", url, "http://127.0.0.1:8401"))?;
+            let api = Server::known(url, &access)
+                .ok_or_else(|| wrong("--targets", url, "http://127.0.0.1:8401"))?;
             if opened.iter().any(|other| other.api.url() == api.url()) {
                 return Err(TargetError::Twice(Text::of(url)));
             }
             let metrics = self.metrics.get(at).map(|url| {
-                Server::new(url).ok_or_else(|| wrong("--metrics", url, "http://127.0.0.1:8001"))
+                Server::known(url, &access)
+                    .ok_or_else(|| wrong("--metrics", url, "http://127.0.0.1:8001"))
             });
-            opened.push(Target { api, metrics: metrics.transpose()? });
+            opened.push(Target { api, metrics: metrics.transpose()?, access: access.clone() });
         }
         Ok(opened)
     }
@@ -153,8 +160,9 @@ impl Target {
             ip if ip.is_unspecified() || ip.is_loopback() => self.api.host(),
             _ => SocketAddr::new(listen.ip(), 0).to_string().trim_end_matches(":0").to_owned(),
         };
-        let url = format!("http://{host}:{}", listen.port());
-        Server::new(&url).ok_or_else(|| unlike("its metrics.listen is no address"))
+        let scheme = if config["metrics"]["tls"].is_object() { "https" } else { "http" };
+        let url = format!("{scheme}://{host}:{}", listen.port());
+        Server::known(&url, &self.access).ok_or_else(|| unlike("its metrics.listen is no address"))
     }
 
     fn health(&self) -> Result<Health, Failure> {
@@ -236,7 +244,9 @@ mod tests {
         let open = |targets: &[&str], metrics: &[&str]| {
             let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect();
             let interval = Duration::from_secs(1);
-            let args = TargetArgs { targets: texts(targets), metrics: texts(metrics), interval };
+            let access = AccessArgs::default();
+            let args =
+                TargetArgs { targets: texts(targets), metrics: texts(metrics), interval, access };
             args.open().map(|all| all.len()).map_err(|error| error.to_string())
         };
         assert_eq!(open(&["http://a:1", "http://b:1/"], &[]), Ok(2));

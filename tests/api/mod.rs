@@ -8,7 +8,7 @@
 //! - [`generated`]: requests that schemathesis makes of the document.
 
 mod answers;
-mod document;
+pub mod document;
 mod generated;
 mod health;
 mod objective;

@@ -1,7 +1,7 @@
 //! What stands before Loki: a gateway with and without TLS, which counts what it does to requests, and
 //! a proxy.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
@@ -34,6 +34,11 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// Its certificate behind that of another authority.
     pub fn file(&self, dir: &Path) -> PathBuf {
         let other = Authority::new();
@@ -48,6 +53,8 @@ impl Authority {
     pub fn issue_until(&self, name: &str, until: Option<Duration>) -> Issued {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        // Another one than its authority's: else it looks as if it had issued itself.
+        params.distinguished_name.push(DnType::CommonName, name);
         if let Some(until) = until {
             params.not_after = rcgen::date_time_ymd(1970, 1, 1) + until;
         }

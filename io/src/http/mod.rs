@@ -4,12 +4,14 @@
 mod doorman;
 
 mod socket;
+mod tls;
 mod watch;
 
 mod body;
 
 pub use body::{BodyError, BodyMemory, Buffer, Full, Grant, declared, read_body};
 pub use doorman::Doorman;
+pub use tls::{Client, Failure, Keyring, Keys};
 
 use glommio::net::{TcpListener, TcpStream};
 use hyper::body::Incoming;
@@ -17,8 +19,8 @@ use hyper::server::conn::http1::Parts;
 use hyper::service::{HttpService, service_fn};
 use hyper::{Request, Response};
 use perf::errors::ErrorKey;
-use socket::Socket;
-use std::cell::{Cell, RefCell};
+use socket::{Socket, Stream};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -63,12 +65,19 @@ pub struct Connection {
     pub peer: IpAddr,
     /// There are too many connections: only questions are answered, and this one ends after it.
     pub crowded: bool,
+    /// Who it is, where it was asked for a certificate.
+    client: OnceCell<Client>,
     /// Many requests may be under way at once.
     shared: Cell<bool>,
     wait: Watched,
 }
 
 impl Connection {
+    #[must_use]
+    pub fn client(&self) -> Option<&Client> {
+        self.client.get()
+    }
+
     fn is_shared(&self) -> bool {
         self.shared.get()
     }
@@ -89,21 +98,27 @@ impl Connection {
 struct Server<A> {
     options: Options,
     doorman: Arc<Doorman>,
+    keyring: Arc<dyn Keyring>,
     answer: A,
     watch: Rc<Watch>,
     scratch: Rc<RefCell<Vec<u8>>>,
 }
 
 /// Answers requests until the executor ends.
-pub async fn serve<A, F>(listener: TcpListener, options: Options, doorman: Arc<Doorman>, answer: A)
-where
+pub async fn serve<A, F>(
+    listener: TcpListener,
+    options: Options,
+    doorman: Arc<Doorman>,
+    keyring: Arc<dyn Keyring>,
+    answer: A,
+) where
     A: Fn(Request<Incoming>, Rc<Connection>) -> F + 'static,
     F: Future<Output = Response<Full>> + 'static,
 {
     let watch = Rc::new(Watch::new(options.clone()));
     glommio::spawn_local(watch.clone().look_regularly()).detach();
     let scratch = Rc::new(RefCell::new(vec![0; socket::READ_BYTES_MAX]));
-    let server = Rc::new(Server { options, doorman, answer, watch, scratch });
+    let server = Rc::new(Server { options, doorman, keyring, answer, watch, scratch });
     server.accept(&listener).await;
 }
 
@@ -134,6 +149,7 @@ where
             let connection = Rc::new(Connection {
                 peer: peer.ip(),
                 crowded,
+                client: OnceCell::new(),
                 shared: Cell::new(false),
                 wait: self.watch.add(Phase::Idle, crowded),
             });
@@ -151,11 +167,16 @@ where
         let mut talk = pin!(self.talk(stream, connection.clone()));
         std::future::poll_fn(|context| {
             connection.wait.listen(context);
-            if talk.as_mut().poll(context).is_ready() || connection.is_cut() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+            if talk.as_mut().poll(context).is_ready() {
+                return Poll::Ready(());
             }
+            if !connection.is_cut() {
+                return Poll::Pending;
+            }
+            if connection.wait.phase() == Phase::Handshake {
+                self.keyring.failed(Failure::Slow);
+            }
+            Poll::Ready(())
         })
         .await;
     }
@@ -175,6 +196,15 @@ where
                     Ok::<_, Infallible>(response)
                 }
             })
+        };
+        let stream = match self.keyring.keys() {
+            None => Stream::Plain(stream),
+            Some(keys) => {
+                // Not a part of connections that need none.
+                let accepted = tls::accept(stream, keys, &*self.keyring, &connection);
+                let Some(stream) = Box::pin(accepted).await else { return };
+                Stream::Tls(stream)
+            }
         };
         let mut socket = Socket::new(stream, connection.clone(), self.scratch.clone());
         match socket.first().await {

@@ -3,6 +3,7 @@
 use super::Connection;
 use super::watch::Phase;
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
+use futures_rustls::server::TlsStream;
 use glommio::net::TcpStream;
 use hyper::body::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -19,8 +20,57 @@ pub(super) const READ_BYTES_MAX: usize = 64 << 10;
 /// Of a client that goes on sending, so much is thrown away before others have their turn.
 const READS_AT_ONCE_MAX: usize = 4;
 
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Calls the same of either.
+macro_rules! either {
+    ($stream:expr, $of:ident => $call:expr) => {
+        match $stream {
+            Stream::Plain($of) => $call,
+            Stream::Tls($of) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<std::io::Result<usize>> {
+        either!(&mut *self, of => Pin::new(of).poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        either!(&mut *self, of => Pin::new(of).poll_write(context, bytes))
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        either!(&mut *self, of => Pin::new(of).poll_flush(context))
+    }
+
+    fn poll_close(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        either!(&mut *self, of => Pin::new(of).poll_close(context))
+    }
+}
+
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     connection: Rc<Connection>,
     /// Read into first; all sockets of a shard share it.
     scratch: Rc<RefCell<Vec<u8>>>,
@@ -29,15 +79,25 @@ pub(super) struct Socket {
     /// The client sends no more.
     ended: bool,
     closing: bool,
+    /// This end is: the client knows.
+    closed: bool,
 }
 
 impl Socket {
     pub fn new(
-        stream: TcpStream,
+        stream: Stream,
         connection: Rc<Connection>,
         scratch: Rc<RefCell<Vec<u8>>>,
     ) -> Socket {
-        Socket { stream, connection, scratch, back: Bytes::new(), ended: false, closing: false }
+        Socket {
+            stream,
+            connection,
+            scratch,
+            back: Bytes::new(),
+            ended: false,
+            closing: false,
+            closed: false,
+        }
     }
 
     /// Waits for the first bytes of what comes. Whoever sends fewer at once than are needed to know the
@@ -118,7 +178,10 @@ impl Write for Socket {
         if !this.closing {
             this.closing = true;
             this.connection.wait.enter(Phase::Close);
+        }
+        if !this.closed {
             std::task::ready!(Pin::new(&mut this.stream).poll_close(context))?;
+            this.closed = true;
         }
         let mut scratch = this.scratch.borrow_mut();
         for _ in 0..READS_AT_ONCE_MAX {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The client's part in beginning TLS.
+    Handshake,
     /// The next request.
     Idle,
     Head,
@@ -105,7 +107,7 @@ impl Wait {
             Phase::Work => return false,
             Phase::Shared if self.working.get() > 0 => return false,
             Phase::Idle | Phase::Shared => options.idle_time_max,
-            Phase::Head => options.head_time_max,
+            Phase::Head | Phase::Handshake => options.head_time_max,
             Phase::Answer => options.answer_time_max,
             Phase::Close => CLOSE_TIME_MAX,
             Phase::Body => {
