@@ -114,7 +114,7 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     let (report, reports) = mpsc::channel();
     forward_signals(report.clone())?;
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = crate::version(),
         shards = ?ground.plan.shards, egress = ground.plan.egress,
         data_dir = %config.data_dir.display(),
         api = %address(&listeners.apis[0])?,
