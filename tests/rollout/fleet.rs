@@ -17,10 +17,11 @@ pub const HOSTS: usize = 5;
 pub const A: &str = "0.1.0";
 pub const B: &str = "0.2.0";
 
-/// Short windows are enough, and what a busy machine and a debug build do is no regression.
+/// Short windows are enough, and what a busy machine and a debug build do is no regression. Whether memory does not grow is
+/// not known after seconds; that it does grow is.
 const RULES: &str = "\
-rules: { health_worst: degraded, p99_max: 2s, memory_max: 2GB, memory_slope_max: 8GB/h, throughput_drop_max: 50%, spread_max: 100% }
-data: { lines_min: 300, looks_min: 5, slope_time_min: 8s }
+rules: { health_worst: degraded, p99_max: 2s, memory_max: 400MB, memory_slope_max: off, throughput_drop_max: 50%, spread_max: 100% }
+data: { lines_min: 100, looks_min: 5, slope_time_min: 5s }
 triggers: { p99_max: 2s, memory_slope_max: 8GB/h }
 ";
 
@@ -74,8 +75,8 @@ impl Fleet {
             "log_capturer_config_owner": uid.as_raw().to_string(),
             "log_capturer_config_group": gid.as_raw().to_string(), "log_capturer_config_mode": "0600",
             "log_capturer_verify_program": BINARY, "log_capturer_rules": dir.join("rules.yaml"),
-            "log_capturer_reports": dir.join("reports"), "log_capturer_soak": ["12s"],
-            "log_capturer_baseline_for": "5s", "log_capturer_interval": "500ms",
+            "log_capturer_reports": dir.join("reports"), "log_capturer_soak": ["10s", "6s"],
+            "log_capturer_baseline_for": "3s", "log_capturer_interval": "500ms",
         });
         let inventory = json!({ "log_capturer": { "hosts": hosts, "vars": vars } });
         fs::write(dir.join("inventory.json"), inventory.to_string()).unwrap();
@@ -123,6 +124,12 @@ impl Fleet {
             .filter(|(host, pid)| host.pid() != **pid)
             .map(|(host, _)| host.name.as_str())
             .collect()
+    }
+
+    /// From now on, these processes are those of the beginning.
+    pub fn begin_anew(&mut self) {
+        self.pids = self.hosts.iter().map(Host::pid).collect();
+        let _ = fs::remove_dir_all(self.path("reports"));
     }
 
     pub fn versions(&self) -> Vec<String> {

@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 /// How long something that must happen is waited for. No test asserts a time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// As the sink has it; a version that sends under another one is refused every tenth line.
+pub const LINGER: &str = "linger: 50ms";
 const TENANT: &str = "${TENANT:-fleet}";
 pub const OTHER_TENANT: &str = "other";
 /// Lines a second into the files of one host, and how long there is between two pushes.
-const FILE_RATE: u64 = 60;
-const PUSH_INTERVAL: Duration = Duration::from_millis(50);
+const FILE_RATE: u64 = 40;
+const PUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 pub struct Host {
     pub name: String,
@@ -41,8 +42,11 @@ impl Host {
     /// Runs `program`, under load.
     pub fn start(fleet: &Path, name: &str, program: &Path) -> Host {
         let dir = fleet.join(name);
-        let stub =
-            Stub::start(Options { keep_entries: 100_000, ..Options::new(Accounting::PerLine) });
+        let stub = Stub::start(Options {
+            keep_entries: 100_000,
+            auth: true,
+            ..Options::new(Accounting::PerLine)
+        });
         let stub = stub.unwrap();
         let refused = Fault::OfTenant {
             tenant: OTHER_TENANT.into(),
@@ -50,7 +54,7 @@ impl Host {
         };
         stub.set_fault(refused);
         let mut setup = Setup::new(program, &dir, &stub.url());
-        setup.sink_keys = vec!["linger: 5ms".into(), format!("tenant: {TENANT:?}")];
+        setup.sink_keys = vec![LINGER.into(), format!("tenant: {TENANT:?}")];
         setup.cores = "{ shards: 1 }".into();
         setup.wal = "{ bytes_max: 64MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
         (setup.server_listen, setup.metrics_listen) = (free(), free());
@@ -71,9 +75,9 @@ impl Host {
     pub fn service(&self, action: &str) -> Vec<String> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rollout/service.sh");
         let port = self.setup.server_listen.rsplit(':').next().unwrap();
-        [script.to_str().unwrap(), action, self.dir.to_str().unwrap(), port]
-            .map(str::to_owned)
-            .into()
+        let test = std::process::id().to_string();
+        let words = [script.to_str().unwrap(), action, self.dir.to_str().unwrap(), port, &test];
+        words.map(str::to_owned).into()
     }
 
     fn begin(&self) -> Load {
