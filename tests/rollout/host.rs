@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long something that must happen is waited for. No test asserts a time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// As the sink has it; a version that sends under another one is refused every tenth line.
 pub const LINGER: &str = "linger: 50ms";
+/// As the sink has it; a version that sends under another one is refused what was pushed.
 const TENANT: &str = "${TENANT:-fleet}";
 pub const OTHER_TENANT: &str = "other";
 /// Lines a second into the files of one host, and how long there is between two pushes.
@@ -50,7 +50,12 @@ impl Host {
         let stub = stub.unwrap();
         let refused = Fault::OfTenant {
             tenant: OTHER_TENANT.into(),
-            fault: Box::new(Fault::Partial { one_of: 10 }),
+            fault: Box::new(Fault::Refuse {
+                needle: format!(" to {name}"),
+                status: 400,
+                text: "no such lines here\n".into(),
+                rest_stored: true,
+            }),
         };
         stub.set_fault(refused);
         let mut setup = Setup::new(program, &dir, &stub.url());
