@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """What can be checked without a cluster: check.py LOG_CAPTURER, in a Python with PyYAML, promtool in PATH.
 
 The files are YAML of the kinds they name; the program takes the configuration; each query is one, of metrics and recorded
