@@ -20,9 +20,9 @@ pub const B: &str = "0.2.0";
 /// Short windows are enough, and what a busy machine and a debug build do is no regression. Whether memory does not grow is
 /// not known after seconds; that it does grow is.
 const RULES: &str = "\
-rules: { health_worst: degraded, p99_max: 2s, memory_max: 400MB, memory_slope_max: off, throughput_drop_max: 50%, spread_max: 100% }
-data: { lines_min: 100, looks_min: 5, slope_time_min: 5s }
-triggers: { p99_max: 2s, memory_slope_max: 8GB/h }
+rules: { health_worst: degraded, p99_max: 5s, memory_max: 400MB, memory_slope_max: off, throughput_drop_max: 50%, spread_max: 100% }
+data: { lines_min: 50, looks_min: 5, slope_time_min: 5s }
+triggers: { p99_max: off, memory_slope_max: 8GB/h }
 ";
 
 pub struct Fleet {
@@ -75,7 +75,7 @@ impl Fleet {
             "log_capturer_config_owner": uid.as_raw().to_string(),
             "log_capturer_config_group": gid.as_raw().to_string(), "log_capturer_config_mode": "0600",
             "log_capturer_verify_program": BINARY, "log_capturer_rules": dir.join("rules.yaml"),
-            "log_capturer_reports": dir.join("reports"), "log_capturer_soak": ["10s", "6s"],
+            "log_capturer_reports": dir.join("reports"), "log_capturer_soak": ["14s", "6s"],
             "log_capturer_baseline_for": "3s", "log_capturer_interval": "500ms",
         });
         let inventory = json!({ "log_capturer": { "hosts": hosts, "vars": vars } });

@@ -88,8 +88,8 @@ fn a_planted_regression_is_stopped_at_the_canary_and_goes_back() {
     stopped(&mut fleet, &running("planted=format=1"), "Start: ");
     assert_eq!(fleet.restarted(), ["host-1"]);
 
-    stopped(&mut fleet, &running("planted=push@1..1000000=4000ms"), "verify: exit 2");
-    no_go_by(&fleet, "p99", "p99");
+    stopped(&mut fleet, &running("planted=push@1..1000000=6000ms"), "verify: exit 2");
+    no_go_by(&fleet, "p99", "p99 ");
     assert_eq!(fleet.restarted(), ["host-1"]);
 
     let leaks = format!("export LD_PRELOAD={}", leak(&fleet).display());
@@ -129,8 +129,8 @@ fn bad_configurations(fleet: &mut Fleet) {
     // What cannot be reloaded is refused by the instance.
     stopped(fleet, "version: 1", "version: 1\nlog: { format: json }", "Reload: ");
     // Nobody but verify can know that this is too long.
-    stopped(fleet, host::LINGER, "linger: 6s", "verify: exit 2");
-    no_go_by(fleet, "p99", "p99");
+    stopped(fleet, host::LINGER, "linger: 9s", "verify: exit 2");
+    no_go_by(fleet, "p99", "p99 ");
 }
 
 /// It was stopped at the canary, which runs A again, and the others have not been touched.
