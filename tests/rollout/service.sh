@@ -16,7 +16,7 @@ start)
     setsid "$dir/bin/log-capturer" run --config "$dir/config.yaml" </dev/null >>"$dir/product.log" 2>&1 &
     pid=$!
     echo "$pid" >"$dir/pid"
-    (while runs && [ -d "/proc/$test" ]; do sleep 2; done && kill -KILL "$pid") </dev/null >/dev/null 2>&1 &
+    (while runs; do [ -d "/proc/$test" ] || kill -KILL "$pid"; sleep 2; done) </dev/null >/dev/null 2>&1 &
     until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
         if ! runs; then wait "$pid" && exit 1 || exit; fi
         sleep 0.05
