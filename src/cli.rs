@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 /// Ships log files to Grafana Loki: durable before it is acknowledged, one thread per core.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version = crate::version(), about)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

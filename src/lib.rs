@@ -82,3 +82,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// What this program is; a test may want another.
+#[must_use]
+pub fn version() -> &'static str {
+    io::failpoint::told("version").unwrap_or(env!("CARGO_PKG_VERSION"))
+}

@@ -381,7 +381,7 @@ impl Monitor {
             self.rate(|sample| sample.shards.iter().map(of).sum())
         };
         json!({
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": crate::version(),
             "uptime_seconds": now.duration_since(self.started).as_secs(),
             "ready": figures.ready,
             "status": health.status,

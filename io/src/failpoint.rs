@@ -5,6 +5,8 @@
 //! FROM-th time that STEP is reached with a path that contains PART (and further times, up to TO)
 //! WHAT happens: `kill`, an error by its number, such as `28` (ENOSPC), or so much time passes, such as
 //! `150ms`.
+//!
+//! `NAME=TEXT` has the program say that of itself: `version=0.2.0`, `format=1` (the newest that it reads).
 
 use std::path::Path;
 
@@ -18,8 +20,16 @@ pub fn at(_: &'static str, _: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What the program is to say of itself in place of what it is.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+#[must_use]
+pub fn told(_: &str) -> Option<&'static str> {
+    None
+}
+
 #[cfg(feature = "failpoints")]
-pub use rules::at;
+pub use rules::{at, told};
 
 /// As [`at`], of a step that cannot fail.
 #[inline]
@@ -52,11 +62,19 @@ mod rules {
         Wait(Duration),
     }
 
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| std::env::var("LOG_CAPTURER_FAILPOINTS").unwrap_or_default());
+
     static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-        let text = std::env::var("LOG_CAPTURER_FAILPOINTS").unwrap_or_default();
-        let rules = text.split(',').filter(|rule| !rule.is_empty());
+        let rules = TEXT.split(',').filter(|rule| rule.contains('@'));
         rules.map(|rule| parse(rule).unwrap_or_else(|| panic!("no rule: {rule}"))).collect()
     });
+
+    #[must_use]
+    pub fn told(name: &str) -> Option<&'static str> {
+        let of = |rule: &'static str| rule.strip_prefix(name)?.strip_prefix('=');
+        TEXT.split(',').find_map(of)
+    }
 
     fn parse(rule: &str) -> Option<Rule> {
         let (reached, what) = rule.split_once('=')?;

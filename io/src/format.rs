@@ -58,6 +58,12 @@ impl std::fmt::Display for FormatVersion {
     }
 }
 
+/// The newest format that this program reads: [`FORMAT_VERSION`], but where a test wants an older program.
+#[must_use]
+pub fn reads_up_to() -> u16 {
+    crate::failpoint::told("format").and_then(|text| text.parse().ok()).unwrap_or(FORMAT_VERSION)
+}
+
 /// What a file says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Versions {
@@ -71,7 +77,7 @@ impl Versions {
     /// Refuses what this program cannot read.
     pub fn check(self) -> Result<(), FormatError> {
         let Versions { written: found, reader_min } = self;
-        if found < READER_VERSION_OLDEST || reader_min > FORMAT_VERSION {
+        if found < READER_VERSION_OLDEST || reader_min > reads_up_to() {
             return Err(FormatError::Version { found, reader_min });
         }
         Ok(())

@@ -299,7 +299,7 @@ fn metrics(config: &Config, shards: usize, sinks: &[String]) -> Metrics {
     let times = Times::new(shards, sinks.len(), config.slo.latency, config.metrics.latency);
     let reasons: Vec<&str> = Reason::names().chain(["other"]).collect();
     let metrics = Metrics::new(shards, sinks, &reasons, times);
-    let version = env!("CARGO_PKG_VERSION");
+    let version = crate::version();
     metrics.info("log_capturer_build_info", "Constant 1; what runs.", "version", version);
     // Each is there before it happens: else nobody would see the first.
     let receive = metrics.receive();

@@ -117,7 +117,7 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     let guard = Arc::new(guard(&config)?);
     forward_signals(report.clone(), guard.clone())?;
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = crate::version(),
         shards = ?ground.plan.shards, egress = ground.plan.egress,
         data_dir = %config.data_dir.display(),
         api = %address(&listeners.apis[0])?,

@@ -225,7 +225,7 @@ impl Panel {
                 Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
             }
             Endpoint::OpenApi => return respond(StatusCode::OK, JSON, OPENAPI),
-            Endpoint::Version => Ok(json!({ "version": env!("CARGO_PKG_VERSION") })),
+            Endpoint::Version => Ok(json!({ "version": crate::version() })),
             Endpoint::Stats => Ok(report.stats.clone()),
             Endpoint::Slo => Ok(report.slo.clone()),
             Endpoint::Shards => Ok(json!({ "shards": report.stats["shards"] })),
@@ -258,7 +258,7 @@ impl Panel {
         json!({
             "status": status,
             "ready": ready,
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": crate::version(),
             "timestamp": jiff::Timestamp::now().to_string(),
             "uptime_seconds": report.stats["uptime_seconds"],
             "services": report.health.services,

@@ -6,7 +6,7 @@ use super::{Head, NAME, State, StateError, say};
 use crate::place::{Place, PlaceArgs, PlaceError};
 use crate::table::{self, row};
 use clap::Subcommand;
-use io::format::{FORMAT_VERSION, FormatVersion, Versions};
+use io::format::{FORMAT_VERSION, FormatVersion, Versions, reads_up_to};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, ErrorKind, Write};
@@ -162,7 +162,7 @@ fn document(place: &Place, state: &State) -> serde_json::Value {
         "data_dir": place.data_dir.display().to_string(),
         "writes": state.writes().number(),
         "stated": state.stated.map(FormatVersion::number),
-        "newest": FORMAT_VERSION,
+        "newest": reads_up_to(),
         "reader_min": state.reader_min(),
         "files": files.collect::<Vec<_>>(),
         "unreadable":

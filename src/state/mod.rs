@@ -10,7 +10,7 @@ pub mod compat;
 
 use crate::inspect::log::homes;
 use io::disk::DiskError;
-use io::format::{FORMAT_VERSION, FormatError, FormatVersion, TMP_SUFFIX, Versions};
+use io::format::{FORMAT_VERSION, FormatError, FormatVersion, TMP_SUFFIX, Versions, reads_up_to};
 use io::plain::{PlainDisk, run};
 use io::wal::survey;
 use perf::errors::ErrorKey;
@@ -163,7 +163,7 @@ fn stated(path: &Path) -> Result<Option<FormatVersion>, StateError> {
     let number = text.strip_suffix('\n').unwrap_or(&text);
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     match number.parse().ok().filter(|_| is_number) {
-        Some(found) if found > FORMAT_VERSION => {
+        Some(found) if found > reads_up_to() => {
             Err(StateError::Newer { path: path.to_owned(), found })
         }
         found => match found.and_then(FormatVersion::of) {

@@ -1,0 +1,181 @@
+//! A fleet of hosts, the programs that they run, and Ansible over them.
+
+use super::host::Host;
+use bench::stub::Verified;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_log-capturer");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// Stages of 1, 2 and 2.
+pub const HOSTS: usize = 5;
+pub const A: &str = "0.1.0";
+pub const B: &str = "0.2.0";
+
+/// Short windows are enough, and what a busy machine and a debug build do is no regression. Whether memory does not grow is
+/// not known after seconds; that it does grow is.
+const RULES: &str = "\
+rules: { health_worst: degraded, p99_max: 5s, memory_max: 400MB, memory_slope_max: off, throughput_drop_max: 50%, spread_max: 100% }
+data: { lines_min: 50, looks_min: 5, slope_time_min: 5s }
+triggers: { p99_max: off, memory_slope_max: 8GB/h }
+";
+
+pub struct Fleet {
+    pub hosts: Vec<Host>,
+    pids: Vec<i32>,
+    // Removed last.
+    dir: TempDir,
+}
+
+/// What came of a playbook.
+pub struct Played {
+    pub code: Option<i32>,
+    pub out: String,
+}
+
+impl Fleet {
+    /// All run A, under load.
+    pub fn start() -> Fleet {
+        let dir = tempfile::tempdir().unwrap();
+        let program = program(dir.path(), A, "");
+        let start = |n| Host::start(dir.path(), &format!("host-{n}"), &program);
+        let hosts: Vec<Host> = (1..=HOSTS).map(start).collect();
+        let pids = hosts.iter().map(Host::pid).collect();
+        let fleet = Fleet { hosts, pids, dir };
+        fleet.set_up();
+        fleet
+    }
+
+    fn set_up(&self) {
+        let dir = self.dir.path();
+        let collections = dir.join("collections/ansible_collections/log_capturer");
+        fs::create_dir_all(&collections).unwrap();
+        symlink(Path::new(ROOT).join("config/deploy/ansible"), collections.join("fleet")).unwrap();
+        fs::write(dir.join("rules.yaml"), RULES).unwrap();
+        let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+        let of_host = |host: &Host| {
+            let vars = json!({
+                "log_capturer_program_path": host.dir.join("bin/log-capturer"),
+                "log_capturer_config_path": host.dir.join("config.yaml"),
+                "log_capturer_rollout_dir": host.dir.join("rollout"),
+                "log_capturer_api": host.url(), "log_capturer_api_local": host.url(),
+                "log_capturer_start": host.service("start"), "log_capturer_stop": host.service("stop"),
+            });
+            (host.name.clone(), vars)
+        };
+        let hosts: BTreeMap<String, Value> = self.hosts.iter().map(of_host).collect();
+        let vars = json!({
+            "ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3",
+            "log_capturer_service_manager": "command", "log_capturer_run_as": [],
+            "log_capturer_config_owner": uid.as_raw().to_string(),
+            "log_capturer_config_group": gid.as_raw().to_string(), "log_capturer_config_mode": "0600",
+            "log_capturer_verify_program": BINARY, "log_capturer_rules": dir.join("rules.yaml"),
+            "log_capturer_reports": dir.join("reports"), "log_capturer_soak": ["14s", "6s"],
+            "log_capturer_baseline_for": "3s", "log_capturer_interval": "500ms",
+        });
+        let inventory = json!({ "log_capturer": { "hosts": hosts, "vars": vars } });
+        fs::write(dir.join("inventory.json"), inventory.to_string()).unwrap();
+    }
+
+    pub fn program(&self, version: &str, planted: &str) -> PathBuf {
+        program(self.dir.path(), version, planted)
+    }
+
+    /// A file beside the hosts.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn play(&self, playbook: &str, vars: &Value, args: &[&str]) -> Played {
+        let dir = self.dir.path();
+        let mut vars = vars.clone();
+        vars["log_capturer_become"] = false.into();
+        let output = Command::new(ansible("ansible-playbook"))
+            .arg(format!("log_capturer.fleet.{playbook}"))
+            .args(["-i", "inventory.json", "-e", &vars.to_string()])
+            .args(args)
+            .current_dir(dir)
+            .env("ANSIBLE_COLLECTIONS_PATH", dir.join("collections"))
+            .env("ANSIBLE_HOME", dir.join("ansible"))
+            .env("ANSIBLE_LOCAL_TEMP", dir.join("ansible/tmp"))
+            .env("ANSIBLE_REMOTE_TEMP", dir.join("ansible/tmp"))
+            .env("ANSIBLE_PIPELINING", "1")
+            .env("ANSIBLE_NOCOLOR", "1")
+            .output()
+            .unwrap();
+        let (out, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Played { code: output.status.code(), out: format!("{out}{errors}") }
+    }
+
+    pub fn rollout(&self, vars: &Value) -> Played {
+        self.play("rollout", vars, &[])
+    }
+
+    /// Which hosts run another process than in the beginning.
+    pub fn restarted(&self) -> Vec<&str> {
+        let hosts = self.hosts.iter().zip(&self.pids);
+        hosts
+            .filter(|(host, pid)| host.pid() != **pid)
+            .map(|(host, _)| host.name.as_str())
+            .collect()
+    }
+
+    /// From now on, these processes are those of the beginning.
+    pub fn begin_anew(&mut self) {
+        self.pids = self.hosts.iter().map(Host::pid).collect();
+        let _ = fs::remove_dir_all(self.path("reports"));
+    }
+
+    pub fn versions(&self) -> Vec<String> {
+        self.hosts.iter().map(Host::version).collect()
+    }
+
+    /// The verdict of a stage, and whether there is a sheet to sign.
+    pub fn sheet(&self, stage: usize) -> Value {
+        let file = |kind| self.path(&format!("reports/stage-{stage}.{kind}"));
+        assert!(fs::read_to_string(file("html")).unwrap().contains("<html"), "stage {stage}");
+        serde_json::from_str(&fs::read_to_string(file("json")).unwrap()).unwrap()
+    }
+
+    pub fn assert_nothing_is_lost(&mut self) {
+        for host in &mut self.hosts {
+            let verified = host.assert_nothing_is_lost();
+            let Verified { repeated_visibly, out_of_order, .. } = verified;
+            assert_eq!((repeated_visibly, out_of_order), (0, 0), "{}: {verified:#?}", host.name);
+        }
+    }
+}
+
+/// This build under another version; `planted` is what a shell does before it runs.
+fn program(dir: &Path, version: &str, planted: &str) -> PathBuf {
+    let path = dir.join(format!("log-capturer-{version}"));
+    let text = format!(
+        "#!/bin/sh\nplanted=\n{planted}\nexport LOG_CAPTURER_FAILPOINTS=\"version={version},$planted\"\nexec {BINARY} \"$@\"\n"
+    );
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Where .ci/run puts it, or the host's.
+pub fn ansible(program: &str) -> PathBuf {
+    let own = Path::new(ROOT).join("target/clients/venv/bin").join(program);
+    if own.is_file() { own } else { program.into() }
+}
+
+/// Whether Ansible is here.
+pub fn has_ansible() -> bool {
+    let is_here = Command::new(ansible("ansible-playbook")).arg("--version").output().is_ok();
+    if !is_here {
+        eprintln!(
+            "skipped: ansible is missing; install it: pip install ansible-core, in target/clients/venv (.ci/run does)"
+        );
+    }
+    is_here
+}
