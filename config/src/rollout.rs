@@ -22,6 +22,8 @@ pub struct Rules {
     pub p99_max: Option<Duration>,
     /// Of all lines.
     pub error_ratio_max: Option<f64>,
+    /// Of files that were truncated or removed before they were read.
+    pub bytes_lost_max: Option<u64>,
     pub memory_bytes_max: Option<u64>,
     /// Bytes an hour.
     pub memory_slope_max: Option<u64>,
@@ -114,6 +116,7 @@ fn rules(r: &mut Reader<'_>, root: &mut Section) -> Rules {
         health_worst: r.choice(s, "health_worst", HealthWorst::Warning, &worst),
         p99_max: time(r, s, "p99_max", 500 * MS),
         error_ratio_max: share(r, s, "error_ratio_max", 0.01),
+        bytes_lost_max: limit(r, s, "bytes_lost_max", 0, SIZE, units::parse_bytes),
         memory_bytes_max: limit(r, s, "memory_max", 200 * MB, SIZE, units::parse_bytes),
         memory_slope_max: limit(r, s, "memory_slope_max", 10 * MB, SLOPE, slope),
         throughput_drop_max: share(r, s, "throughput_drop_max", 0.1),

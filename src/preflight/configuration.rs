@@ -75,7 +75,7 @@ fn of_instance(listen: SocketAddr) -> Result<(String, Result<Value, String>), St
 }
 
 /// Where one asks who listens on every address.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -17,6 +17,7 @@ pub mod formats;
 pub mod host;
 pub mod ports;
 pub mod processes;
+pub mod running;
 pub mod secrets;
 mod served;
 pub mod sinks;
@@ -55,6 +56,10 @@ pub struct Preflight {
     /// Push no line to the sinks.
     #[arg(long)]
     pub no_push: bool,
+    /// The program to go back to, where there is one: it is asked whether it would read what is there. The package keeps
+    /// it there.
+    #[arg(long, value_name = "PROGRAM", default_value = "/usr/lib/log-capturer/previous/log-capturer")]
+    pub previous: PathBuf,
     /// As one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -116,9 +121,9 @@ impl Areas<'_> {
         let plan = plan.and_then(Result::ok);
         let count = self.shards(plan.as_ref());
         self.findings.extend(host::look(self.draft.sound(&["sources", "server"]), count));
-        self.area("data_dir", &["data_dir"], disk::look);
+        self.area("data_dir", &["data_dir", "server.listen"], disk::look);
         self.area("disk_space", &["data_dir", "wal", "sinks"], |config| disk::space(config, count));
-        self.area("formats", &["data_dir"], formats::look);
+        self.area("formats", &["data_dir"], |config| formats::look(config, &preflight.previous));
         self.area("ports", &["data_dir", "server.listen", "metrics.listen"], ports::look);
         self.area("sources", &["sources"], sources::look);
         self.area("tls_files", &["sinks"], certificates::look);

@@ -67,7 +67,7 @@ fn only_what_came_within_it_counts() {
     assert_eq!(window.total.error_ratio(), Some(0.0));
     assert_eq!((window.dead_letters_more(), window.restarts, window.breaker_openings), (0.0, 0, 0));
     let to_ack = &window.total.times[&Way { of: TO_ACK.into(), sink: Some("loki".into()) }];
-    assert_eq!((to_ack.count(), to_ack.edge(0.99)), (60_000.0, Some(0.05)));
+    assert_eq!((to_ack.count(), to_ack.bounds(0.99)), (60_000.0, Some((0.025, 0.05))));
     let slope = window.memory_slope().unwrap();
     assert_eq!((slope.per_hour, slope.half_width), (0.0, Some(0.0)));
 }
@@ -124,3 +124,88 @@ fn looks_that_are_missed_in_a_row_are_counted() {
     assert_eq!((window.missed, window.missed_in_row, window.critical_in_row), (2, 0, 1));
     assert_eq!(window.rate(|of| of.lines), None);
 }
+
+/// A fixed sequence that looks random.
+pub struct Random(u64);
+
+impl Random {
+    #[must_use]
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// From 0 to 1, and neither.
+    pub fn share(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ mixed >> 31) >> 11) as f64 / (1u64 << 53) as f64 + 0.5 / (1u64 << 53) as f64
+    }
+
+    /// Around 0, with a standard deviation of 1.
+    pub fn normal(&mut self) -> f64 {
+        (-2.0 * self.share().ln()).sqrt() * (std::f64::consts::TAU * self.share()).cos()
+    }
+}
+
+/// An instance that moves by itself, looked at every five seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Nature {
+    pub looks: usize,
+    pub lines_per_second: f64,
+    /// Standard deviation of the rate from look to look, of the rate.
+    pub noise: f64,
+    /// How much of that stays to the look behind it.
+    pub alike: f64,
+    /// In seconds. Half of the lines are quicker, and one of a hundred takes 4.6 times as long.
+    pub latency: f64,
+    /// Standard deviation of its logarithm from look to look.
+    pub latency_noise: f64,
+    /// Of the lines.
+    pub errors: f64,
+}
+
+impl Nature {
+    /// `with_latency`: that takes longer to compute.
+    #[must_use]
+    pub fn window(&self, name: &str, random: &mut Random, with_latency: bool) -> Window {
+        const EVERY: f64 = 5.0;
+        let mut window = Window::new(name.into(), 60.0);
+        let mut look = Look { started: 5.0, memory_bytes: 30e6, ..Look::default() };
+        let fresh = (1.0 - self.alike * self.alike).sqrt();
+        let (mut rate, mut slow) = (random.normal(), random.normal());
+        for at in 0..self.looks {
+            look.at = at as f64 * EVERY;
+            window.take(Ok(Seen { look: look.clone(), health: None }));
+            rate = self.alike * rate + fresh * random.normal();
+            slow = self.alike * slow + fresh * random.normal();
+            // Bursts stay above zero, and have this mean: a logarithmic normal distribution.
+            let spread = (1.0 + self.noise * self.noise).ln();
+            let factor = (spread.sqrt() * rate - spread / 2.0).exp();
+            let lines = (self.lines_per_second * EVERY * factor).round();
+            look.counts.lines += lines;
+            look.counts.bytes += lines * 100.0;
+            look.counts.cpu_seconds += lines * 2e-5;
+            let errors = (0..if self.errors > 0.0 { lines as usize } else { 0 })
+                .filter(|_| random.share() < self.errors);
+            *look.counts.errors.entry("refused".into()).or_default() += errors.count() as f64;
+            if with_latency {
+                let middle = self.latency * (self.latency_noise * slow).exp();
+                let counts = LATENCY_EDGES.map(|edge| {
+                    let share = 1.0 / (1.0 + (middle / edge).powi(3));
+                    (edge, (lines * share).round())
+                });
+                let way = Way { of: TO_ACK.into(), sink: Some("loki".into()) };
+                let before = look.counts.times.entry(way).or_insert_with(|| {
+                    look::Buckets::of(&LATENCY_EDGES.map(|edge| (edge, 0.0)))
+                });
+                *before = before.plus(&look::Buckets::of(&counts));
+            }
+        }
+        window
+    }
+}
+
+/// Those of the product, of which the quickest are left out.
+const LATENCY_EDGES: [f64; 12] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, f64::INFINITY];
