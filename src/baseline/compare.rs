@@ -153,7 +153,11 @@ pub fn pairs<'a>(a: &'a Baseline, b: &'a Baseline) -> Result<Paired<'a>, String>
             [] => "none".to_owned(),
             names => names.join(", "),
         };
-        return Err(format!("expected the same instances in both, found {} and {}", text(a), text(b)));
+        return Err(format!(
+            "expected the same instances in both, found {} and {}",
+            text(a),
+            text(b)
+        ));
     }
     Ok(paired)
 }
@@ -477,6 +481,34 @@ mod tests {
         assert_eq!(verdict(unsure, "CPU", &[]), Verdict::NotEnough);
     }
 
+    /// A thousand pairs of windows of one nature: any figure of them that is called worse is wrong.
+    #[test]
+    fn where_nothing_changed_hardly_anything_is_worse() {
+        use crate::window::tests::{Nature, Random};
+        let none = NAMES.map(|(name, ..)| (name, 0.0));
+        for (looks, alike) in [(13, 0.0), (13, 0.6), (31, 0.6)] {
+            let (latency, latency_noise, errors) = (0.05, 0.3, 0.0);
+            let of = Nature {
+                looks,
+                lines_per_second: 200.0,
+                noise: 0.3,
+                alike,
+                latency,
+                latency_noise,
+                errors,
+            };
+            let mut random = Random::new(11);
+            let mut window = || Figures::of(&of.window("a", &mut random, true));
+            let worse = (0..1_000).filter(|_| {
+                let rows = rows(&window(), &window(), &Tolerances::of(&none), 1);
+                rows.iter().any(|row| row.verdict == Verdict::Worse)
+            });
+            let worse = worse.count();
+            // Three standard deviations above ten, at CHANCE.
+            assert!(worse <= 20, "{worse} of 1000: {of:?}");
+        }
+    }
+
     #[test]
     fn what_was_measured_too_little_is_no_verdict() {
         let few = |of: &mut Figures| of.latency[1].lines = 999.0;
@@ -505,7 +537,9 @@ mod tests {
         assert_eq!((some.pairs.len(), alone.len()), (1, 2));
         assert!(alone.iter().all(|row| row.verdict == Verdict::NotEnough));
         assert_eq!((&alone[0].instance[..], &alone[1].instance[..]), ("b", "c"));
-        for (a, b) in [(of(&["a", "b"]), of(&[])), (of(&[]), of(&[])), (of(&["a"]), of(&["c", "d"]))] {
+        for (a, b) in
+            [(of(&["a", "b"]), of(&[])), (of(&[]), of(&[])), (of(&["a"]), of(&["c", "d"]))]
+        {
             assert!(pairs(&a, &b).unwrap_err().contains("the same instances"));
         }
     }

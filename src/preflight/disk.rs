@@ -335,7 +335,8 @@ mod tests {
     #[test]
     fn quotas_are_held_against_the_disk() {
         let judged = |free, all, [wal, dlq]: [u64; 2]| {
-            let quota = |bytes_max, present| Quota { bytes_max: bytes_max * MIB, present: present * MIB };
+            let quota =
+                |bytes_max, present| Quota { bytes_max: bytes_max * MIB, present: present * MIB };
             let (wal, dlq) = (quota(64, wal), quota(16, dlq));
             let space = Space { free: free * MIB, size: all * MIB, wal, dlq, min: 8 * MIB };
             judge_space(space).level
@@ -345,7 +346,11 @@ mod tests {
         assert_eq!(judged(79, 200, [1, 0]), Level::Ok, "some of it is there");
         assert_eq!(judged(7, 200, [0, 0]), Level::NoGo);
         assert_eq!(judged(1, 200, [64, 15]), Level::Ok);
-        assert_eq!(judged(15, 200, [90, 0]), Level::Warning, "what the log has more is not for dead letters");
+        assert_eq!(
+            judged(15, 200, [90, 0]),
+            Level::Warning,
+            "what the log has more is not for dead letters"
+        );
         assert_eq!(judged(60, 70, [0, 0]), Level::Warning, "nothing is lost where it is full");
         assert_eq!(judged(6, 70, [60, 4]), Level::Warning);
     }

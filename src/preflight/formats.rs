@@ -23,7 +23,8 @@ pub fn look(config: &Config, previous: &Path) -> Vec<Finding> {
     let state = State::read(&config.data_dir).and_then(|state| state.check().map(|()| state));
     let mut found = match state {
         Ok(state) => {
-            let mut found = vec![readable(&state), rollback(state.writes().number(), state.reader_min())];
+            let mut found =
+                vec![readable(&state), rollback(state.writes().number(), state.reader_min())];
             found.extend(kept(&state, previous));
             found
         }

@@ -23,6 +23,7 @@ mod served;
 pub mod sinks;
 pub mod sources;
 mod trial;
+mod trust;
 
 use crate::{options, place};
 use clap::Args;
@@ -58,7 +59,11 @@ pub struct Preflight {
     pub no_push: bool,
     /// The program to go back to, where there is one: it is asked whether it would read what is there. The package keeps
     /// it there.
-    #[arg(long, value_name = "PROGRAM", default_value = "/usr/lib/log-capturer/previous/log-capturer")]
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        default_value = "/usr/lib/log-capturer/previous/log-capturer"
+    )]
     pub previous: PathBuf,
     /// As one JSON document.
     #[arg(long)]

@@ -109,12 +109,17 @@ mod tests {
     fn who_answers_is_to_be_replaced_and_who_does_not_is_in_the_way() {
         let holder = |name: &str| Lock::Held(Holder { pid: 7, name: name.into() });
         let running = Running { url: "http://h:1".into(), version: "0.9".into() };
-        let judged = |lock: Lock, running: Option<&Running>| judge(Path::new("/d"), Ok(lock), running.cloned());
+        let judged = |lock: Lock, running: Option<&Running>| {
+            judge(Path::new("/d"), Ok(lock), running.cloned())
+        };
         let level = |lock, running| judged(lock, running).level;
         assert_eq!(level(Lock::Free, None), Level::Ok);
         let found = judged(holder("log-capturer"), Some(&running));
         assert_eq!(found.level, Level::Ok);
-        assert_eq!(found.found, "by log-capturer (pid 7), version 0.9, at http://h:1: to be replaced");
+        assert_eq!(
+            found.found,
+            "by log-capturer (pid 7), version 0.9, at http://h:1: to be replaced"
+        );
         assert_eq!(level(Lock::HeldElsewhere, Some(&running)), Level::Ok);
         assert_eq!(level(holder("log-capturer"), None), Level::Warning);
         assert_eq!(level(holder("flock"), None), Level::NoGo);

@@ -90,7 +90,11 @@ fn ask(program: &Path) -> Result<Value, String> {
     serde_json::from_slice(&out).map_err(|_| {
         let words = String::from_utf8_lossy(&errors);
         let words: String = words.trim().chars().take(WORDS_MAX).collect();
-        if words.is_empty() { "it answers otherwise".to_owned() } else { Text::of(&words).to_string() }
+        if words.is_empty() {
+            "it answers otherwise".to_owned()
+        } else {
+            Text::of(&words).to_string()
+        }
     })
 }
 

@@ -354,6 +354,6 @@ pub fn certain_slope(window: &Window, data: &Data, chance: f64) -> Result<(f64, 
 }
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod simulated;
+#[cfg(test)]
+mod tests;

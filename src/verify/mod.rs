@@ -132,7 +132,9 @@ pub fn run(options: &Verify) -> Result<(), VerifyError> {
     // With --fail-fast, any of the looks might have ended it.
     let sure = if options.fail_fast { options.sure() } else { Sure::ONCE };
     let mut rules = judge::judge(&plan.rollout, &windows, plan.baseline.as_ref(), sure);
-    rules.extend(plan.baseline.as_ref().and_then(|baseline| judge::throughput::left_out(&windows, baseline)));
+    rules.extend(
+        plan.baseline.as_ref().and_then(|baseline| judge::throughput::left_out(&windows, baseline)),
+    );
     if let Some(server) = &plan.prometheus {
         rules.extend(services::prometheus(server, &windows));
     }

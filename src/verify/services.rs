@@ -171,14 +171,21 @@ fn rules(data: &Value) -> (Verdict, String) {
 }
 
 /// An alert without an instance is about all of them.
-fn alerts(data: &Value, scraped: &Result<Scraped, Failure>, windows: &[Window]) -> (Verdict, String) {
+fn alerts(
+    data: &Value,
+    scraped: &Result<Scraped, Failure>,
+    windows: &[Window],
+) -> (Verdict, String) {
     let shipped = shipped();
     let firing = list(&data["alerts"]).iter().filter(|alert| {
         alert["state"] == "firing" && shipped.contains(text(&alert["labels"]["alertname"]))
     });
-    let labels: Vec<&str> = scraped.iter().flat_map(|scraped| {
-        scraped.of.iter().flatten().map(|at| scraped.all[*at].instance.as_str())
-    }).collect();
+    let labels: Vec<&str> = scraped
+        .iter()
+        .flat_map(|scraped| {
+            scraped.of.iter().flatten().map(|at| scraped.all[*at].instance.as_str())
+        })
+        .collect();
     let is_ours = |alert: &&Value| {
         let of = text(&alert["labels"]["instance"]);
         let known = || names::counterparts(&addresses(windows), &[of]).iter().any(Option::is_some);
@@ -279,7 +286,10 @@ mod tests {
         let judged = |of: &[(&str, u16, Option<&str>)]| targets(&scraped(of, &ours), &ours);
         let (verdict, why) = judged(&[("a", 1, None), ("b", 2, None), ("c", 3, Some("refused"))]);
         assert_eq!(verdict, Verdict::Go);
-        assert!(why.contains("2 targets of job log_capturer are up; of others, not up: c (refused)"), "{why}");
+        assert!(
+            why.contains("2 targets of job log_capturer are up; of others, not up: c (refused)"),
+            "{why}"
+        );
         let (verdict, why) = judged(&[("a", 1, None), ("b", 2, Some("refused"))]);
         assert!(verdict == Verdict::NoGo && why.contains("not up: b (refused)"), "{why}");
         let (verdict, why) = judged(&[("a", 1, None)]);
@@ -319,7 +329,10 @@ mod tests {
         let (verdict, why) = judged(&of("LogCapturerDown", "a", "firing"));
         assert!(verdict == Verdict::NoGo && why.contains("LogCapturerDown on a"), "{why}");
         let (verdict, why) = judged(&of("LogCapturerDown", "b", "firing"));
-        assert!(verdict == Verdict::Go && why == "none fires; on others: LogCapturerDown on b", "{why}");
+        assert!(
+            verdict == Verdict::Go && why == "none fires; on others: LogCapturerDown on b",
+            "{why}"
+        );
         assert_eq!(judged(&of("LogCapturerDown", "", "firing")).0, Verdict::NoGo);
         // Where it does not scrape them, they may be any.
         let unknown = Ok(scraped(&[], &ours));

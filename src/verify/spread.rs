@@ -43,7 +43,8 @@ fn spread(low: f64, high: f64) -> f64 {
 }
 
 fn rates(limit: f64, data: &Data, windows: &[Window], sure: Sure) -> Judged {
-    let of = |window: &Window| window.batches.estimate(|counts, seconds| Some(counts.lines / seconds));
+    let of =
+        |window: &Window| window.batches.estimate(|counts, seconds| Some(counts.lines / seconds));
     let mut known: Vec<(&Window, Estimate)> = Vec::new();
     let mut few: Option<String> = None;
     for window in windows {
@@ -143,7 +144,9 @@ impl Latency<'_> {
             (Some(spread(low.1, high.1)), shown)
         });
         let unknown = match verdict {
-            Verdict::NotEnoughData => ": the buckets of the histogram, and how they move, tell no more",
+            Verdict::NotEnoughData => {
+                ": the buckets of the histogram, and how they move, tell no more"
+            }
             _ => "",
         };
         told(P99, self.limit, figure, verdict, format!("sink {}: {shown}{unknown}", self.sink))

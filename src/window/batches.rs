@@ -81,7 +81,9 @@ impl Estimate {
         let weight: f64 = values.iter().map(|(weight, _)| weight).sum();
         let mean = values.iter().map(|(weight, value)| weight * value).sum::<f64>() / weight;
         // What is left by rounding is nothing, and is alike.
-        let rest = |value: f64| if (value - mean).abs() > ROUNDING * mean.abs() { value - mean } else { 0.0 };
+        let rest = |value: f64| {
+            if (value - mean).abs() > ROUNDING * mean.abs() { value - mean } else { 0.0 }
+        };
         let rest: Vec<f64> = values.iter().map(|(weight, value)| weight * rest(*value)).collect();
         let squares: f64 = rest.iter().map(|rest| rest * rest).sum();
         let counting = chance::counting(&rest);

@@ -33,13 +33,9 @@ pub fn share(of: f64, all: f64, chance: f64) -> (f64, f64) {
     let all = all.min(ALL_MAX);
     // At a share p, at least k of n are seen with I(p; k, n - k + 1).
     let at_least = |k: f64, p: f64| beta(k, all - k + 1.0, p);
-    let low =
-        if of > 0.0 { search(0.0, 1.0, |p| at_least(of, p) < chance) } else { 0.0 };
-    let high = if of < all {
-        search(0.0, 1.0, |p| 1.0 - at_least(of + 1.0, p) > chance)
-    } else {
-        1.0
-    };
+    let low = if of > 0.0 { search(0.0, 1.0, |p| at_least(of, p) < chance) } else { 0.0 };
+    let high =
+        if of < all { search(0.0, 1.0, |p| 1.0 - at_least(of + 1.0, p) > chance) } else { 1.0 };
     (low, high)
 }
 
@@ -51,7 +47,8 @@ pub fn counting(rest: &[f64]) -> f64 {
     let squares: f64 = rest.iter().map(|rest| rest * rest).sum();
     let pairs: f64 = rest.windows(2).map(|pair| pair[0] * pair[1]).sum();
     let n = rest.len() as f64;
-    let r = if squares > 0.0 { (pairs / squares + n.sqrt().recip()).clamp(0.0, 0.999) } else { 0.0 };
+    let r =
+        if squares > 0.0 { (pairs / squares + n.sqrt().recip()).clamp(0.0, 0.999) } else { 0.0 };
     n * (1.0 - r) / (1.0 + r)
 }
 

@@ -65,7 +65,9 @@ impl Latency {
             of: way.of.clone(),
             sink: way.sink.clone(),
             lines: buckets.count(),
-            parts: window.batches.count(|counts| counts.times.get(way).is_some_and(|of| of.count() > 0.0)),
+            parts: window
+                .batches
+                .count(|counts| counts.times.get(way).is_some_and(|of| of.count() > 0.0)),
             p50_seconds: buckets.quantile(0.5),
             p50_error: error(0.5),
             p95_seconds: buckets.quantile(0.95),

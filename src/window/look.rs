@@ -356,6 +356,9 @@ mod tests {
         let found = [0.5, 0.99, 0.999, 1.0].map(|quantile| buckets.bounds(quantile).unwrap());
         assert_eq!(found, [(0.0, 0.1), (0.1, 0.5), (0.5, 1.0), (0.5, 1.0)]);
         assert_eq!(buckets.quantile(0.99), Some(0.5));
-        assert_eq!((Buckets::default().bounds(0.5), Buckets::default().quantile(0.5)), (None, None));
+        assert_eq!(
+            (Buckets::default().bounds(0.5), Buckets::default().quantile(0.5)),
+            (None, None)
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Who is who: an instance is called by the address of its API here, by that of its metrics in a Prometheus, and perhaps
 //! by a host alone elsewhere.
 
-/// For each of ours, which of theirs it is. First those that have a name in common, then those that are the only one of
-/// their host on both sides. None of theirs is two of ours.
+/// For each of ours, which of theirs it is. First those that have a name in common. Then those that are the only one of
+/// their host on both sides, where the host is all that theirs is called by, or where one of the ports of ours is not
+/// known: another port is another instance. None of theirs is two of ours.
 #[must_use]
 pub fn counterparts(ours: &[&[String]], theirs: &[&str]) -> Vec<Option<usize>> {
     let mut found: Vec<Option<usize>> = vec![None; ours.len()];
@@ -10,7 +11,8 @@ pub fn counterparts(ours: &[&[String]], theirs: &[&str]) -> Vec<Option<usize>> {
         ours.iter().map(|names| names.iter().map(|name| key(name)).collect()).collect();
     let their_keys: Vec<String> = theirs.iter().map(|name| key(name)).collect();
     for (at, names) in keys.iter().enumerate() {
-        let same = |their: usize| names.contains(&their_keys[their]) && !found.contains(&Some(their));
+        let same =
+            |their: usize| names.contains(&their_keys[their]) && !found.contains(&Some(their));
         found[at] = (0..theirs.len()).find(|their| same(*their));
     }
     let hosts: Vec<Vec<&str>> =
@@ -20,8 +22,11 @@ pub fn counterparts(ours: &[&[String]], theirs: &[&str]) -> Vec<Option<usize>> {
         let has = |names: &Vec<&str>| hosts[at].iter().any(|host| names.contains(host));
         let same: Vec<usize> =
             (0..theirs.len()).filter(|their| hosts[at].contains(&their_hosts[*their])).collect();
-        if let (None, [their], 1) = (found[at], &same[..], hosts.iter().filter(|of| has(of)).count())
+        let may_be = |their: usize| ours[at].len() == 1 || their_keys[their] == their_hosts[their];
+        if let (None, [their], 1) =
+            (found[at], &same[..], hosts.iter().filter(|of| has(of)).count())
             && !found.contains(&Some(*their))
+            && may_be(*their)
         {
             found[at] = Some(*their);
         }
@@ -35,7 +40,8 @@ fn key(name: &str) -> String {
     let rest = rest.strip_suffix("/metrics").unwrap_or(rest);
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let authority = authority.to_lowercase();
-    let local = authority.strip_prefix("localhost").filter(|port| port.is_empty() || port.starts_with(':'));
+    let local =
+        authority.strip_prefix("localhost").filter(|port| port.is_empty() || port.starts_with(':'));
     local.map_or(authority.clone(), |port| format!("127.0.0.1{port}")) + path
 }
 
@@ -44,7 +50,9 @@ fn host(key: &str) -> &str {
     let authority = &key[..key.find('/').unwrap_or(key.len())];
     match authority.rsplit_once(':') {
         // An IPv6 address without a port.
-        Some((host, _)) if authority.ends_with(']') || host.contains(':') && !host.ends_with(']') => {
+        Some((host, _))
+            if authority.ends_with(']') || host.contains(':') && !host.ends_with(']') =>
+        {
             authority
         }
         Some((host, _)) => host,
@@ -57,8 +65,10 @@ mod tests {
     use super::*;
 
     fn found(ours: &[&[&str]], theirs: &[&str]) -> Vec<Option<usize>> {
-        let ours: Vec<Vec<String>> =
-            ours.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect();
+        let ours: Vec<Vec<String>> = ours
+            .iter()
+            .map(|names| names.iter().map(|name| (*name).to_owned()).collect())
+            .collect();
         let ours: Vec<&[String]> = ours.iter().map(Vec::as_slice).collect();
         counterparts(&ours, theirs)
     }
@@ -68,8 +78,12 @@ mod tests {
         let a: &[&str] = &["http://10.0.0.1:8401", "http://10.0.0.1:8001"];
         let b: &[&str] = &["http://WEB2:8401", "http://web2:8001"];
         assert_eq!(found(&[a, b], &["web2:8001", "10.0.0.1:8001"]), [Some(1), Some(0)]);
-        assert_eq!(found(&[a, b], &["http://web2:8401/", "http://10.0.0.1:8401"]), [Some(1), Some(0)]);
-        assert_eq!(found(&[a, b], &["web2", "10.0.0.1:9"]), [Some(1), Some(0)]);
+        assert_eq!(
+            found(&[a, b], &["http://web2:8401/", "http://10.0.0.1:8401"]),
+            [Some(1), Some(0)]
+        );
+        assert_eq!(found(&[a, b], &["web2", "10.0.0.1:9"]), [None, Some(0)]);
+        assert_eq!(found(&[&a[..1], b], &["web2", "10.0.0.1:8001"]), [Some(1), Some(0)]);
         assert_eq!(found(&[a, b], &["web3:8001", "other"]), [None, None]);
         // Two of a host are known by their ports alone.
         let c: &[&str] = &["http://10.0.0.1:8402", "http://10.0.0.1:8002"];
@@ -87,10 +101,19 @@ mod tests {
         ] {
             assert_eq!(found(&[&[one]], &[other]), [Some(0)], "{one} {other}");
         }
-        assert_eq!(found(&[&["http://gate/a"], &["http://gate/b"]], &["gate/b", "gate/c"]), [None, Some(0)]);
-        for (key, expected) in
-            [("a:1", "a"), ("a", "a"), ("[::1]:8001", "[::1]"), ("[::1]", "[::1]"), ("::1", "::1"), ("a:1/b:2", "a"), ("", "")]
-        {
+        assert_eq!(
+            found(&[&["http://gate/a"], &["http://gate/b"]], &["gate/b", "gate/c"]),
+            [None, Some(0)]
+        );
+        for (key, expected) in [
+            ("a:1", "a"),
+            ("a", "a"),
+            ("[::1]:8001", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::1", "::1"),
+            ("a:1/b:2", "a"),
+            ("", ""),
+        ] {
             assert_eq!(host(key), expected, "{key}");
         }
     }

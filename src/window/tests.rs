@@ -1,6 +1,6 @@
 //! Planted looks, for these tests and for those of what stands on windows.
 
-use super::look::{Look, TO_ACK, Way};
+use super::look::{Buckets, Look, TO_ACK, Way};
 use super::*;
 
 /// An instance that takes in so many lines a second, all acked within a bucket, looked at every second.
@@ -45,9 +45,7 @@ impl Plan {
         for at in 0..=self.seconds_total {
             let mut look = self.look(at);
             change(at, &mut look);
-            let status = Level::Healthy;
-            let health = Health { status, unwell: String::new(), breakers_all_open: false };
-            window.take(Ok(Seen { look, health: Some(health) }));
+            window.take(Ok(Seen { look, health: Some(well()) }));
         }
         window
     }
@@ -169,41 +167,71 @@ impl Nature {
     /// `with_latency`: that takes longer to compute.
     #[must_use]
     pub fn window(&self, name: &str, random: &mut Random, with_latency: bool) -> Window {
-        const EVERY: f64 = 5.0;
+        self.watch(name, random, with_latency, |_| ())
+    }
+
+    /// `seen` is shown the window at each look.
+    pub fn watch(
+        &self,
+        name: &str,
+        random: &mut Random,
+        with_latency: bool,
+        mut seen: impl FnMut(&Window),
+    ) -> Window {
         let mut window = Window::new(name.into(), 60.0);
         let mut look = Look { started: 5.0, memory_bytes: 30e6, ..Look::default() };
         let fresh = (1.0 - self.alike * self.alike).sqrt();
         let (mut rate, mut slow) = (random.normal(), random.normal());
         for at in 0..self.looks {
             look.at = at as f64 * EVERY;
-            window.take(Ok(Seen { look: look.clone(), health: None }));
+            window.take(Ok(Seen { look: look.clone(), health: Some(well()) }));
+            seen(&window);
             rate = self.alike * rate + fresh * random.normal();
             slow = self.alike * slow + fresh * random.normal();
-            // Bursts stay above zero, and have this mean: a logarithmic normal distribution.
-            let spread = (1.0 + self.noise * self.noise).ln();
-            let factor = (spread.sqrt() * rate - spread / 2.0).exp();
-            let lines = (self.lines_per_second * EVERY * factor).round();
+            let lines = self.lines(rate);
             look.counts.lines += lines;
             look.counts.bytes += lines * 100.0;
             look.counts.cpu_seconds += lines * 2e-5;
-            let errors = (0..if self.errors > 0.0 { lines as usize } else { 0 })
-                .filter(|_| random.share() < self.errors);
-            *look.counts.errors.entry("refused".into()).or_default() += errors.count() as f64;
+            *look.counts.errors.entry("refused".into()).or_default() += self.errors(lines, random);
             if with_latency {
-                let middle = self.latency * (self.latency_noise * slow).exp();
-                let counts = LATENCY_EDGES.map(|edge| {
-                    let share = 1.0 / (1.0 + (middle / edge).powi(3));
-                    (edge, (lines * share).round())
-                });
+                let counts = self.latencies(lines, slow);
                 let way = Way { of: TO_ACK.into(), sink: Some("loki".into()) };
-                let before = look.counts.times.entry(way).or_insert_with(|| {
-                    look::Buckets::of(&LATENCY_EDGES.map(|edge| (edge, 0.0)))
-                });
-                *before = before.plus(&look::Buckets::of(&counts));
+                let before = look.counts.times.entry(way).or_default();
+                *before = before.plus(&counts);
             }
         }
         window
     }
+
+    /// Bursts stay above zero, and have this mean: a logarithmic normal distribution.
+    fn lines(&self, moved: f64) -> f64 {
+        let spread = (1.0 + self.noise * self.noise).ln();
+        let factor = (spread.sqrt() * moved - spread / 2.0).exp();
+        (self.lines_per_second * EVERY * factor).round()
+    }
+
+    fn errors(&self, lines: f64, random: &mut Random) -> f64 {
+        let mut errors = 0.0;
+        let mut line = 0.0;
+        while self.errors > 0.0 && line < lines {
+            errors += f64::from(u8::from(random.share() < self.errors));
+            line += 1.0;
+        }
+        errors
+    }
+
+    fn latencies(&self, lines: f64, moved: f64) -> Buckets {
+        let middle = self.latency * (self.latency_noise * moved).exp();
+        let count = |edge: f64| (lines / (1.0 + (middle / edge).powi(3))).round();
+        Buckets::of(&LATENCY_EDGES.map(|edge| (edge, count(edge))))
+    }
+}
+
+const EVERY: f64 = 5.0;
+
+#[must_use]
+pub fn well() -> Health {
+    Health { status: Level::Healthy, unwell: String::new(), breakers_all_open: false }
 }
 
 /// Those of the product, of which the quickest are left out.

@@ -4,13 +4,17 @@
 use super::*;
 use crate::verify::triggers::pulled;
 use crate::window::figures::Figures;
-use crate::window::tests::{Nature, Random};
+use crate::window::look::Look;
+use crate::window::tests::{Nature, Random, well};
 use config::rollout;
 use std::collections::{BTreeMap, BTreeSet};
 
 const RUNS: usize = 1_000;
 /// Of a thousand at [`CHANCE`], no more than this: three standard deviations above ten.
 const WRONG_MAX: usize = 20;
+/// Where each takes long, and how many of those.
+const RUNS_FEW: usize = 200;
+const WRONG_FEW_MAX: usize = 6;
 
 fn nature(looks: usize, noise: f64, alike: f64) -> Nature {
     let (lines_per_second, latency, latency_noise, errors) = (200.0, 0.02, 0.1, 0.0);
@@ -20,7 +24,7 @@ fn nature(looks: usize, noise: f64, alike: f64) -> Nature {
 /// What moves little, and by more than its own size; each by itself, and for a while.
 fn natures() -> Vec<Nature> {
     let mut all = Vec::new();
-    for looks in [12, 61] {
+    for looks in [12, 31] {
         for (noise, alike) in [(0.05, 0.0), (0.5, 0.0), (0.05, 0.6), (0.5, 0.6)] {
             all.push(nature(looks, noise, alike));
         }
@@ -67,8 +71,26 @@ fn rates(of: Nature, factor: f64, rollout: &Rollout) -> Said {
     Said::in_runs(|| {
         let before = three(of, 1.0, &mut random, false);
         let baseline = Baseline::new(before.iter().map(Figures::of).collect());
-        judge(rollout, &three(of, factor, &mut random, false), Some(&baseline), Sure::ONCE)
+        let windows = three(of, factor, &mut random, false);
+        let mut all = throughput::judge(rollout, &windows, Some(&baseline), Sure::ONCE);
+        all.extend(crate::verify::spread::judge(rollout, &windows, Sure::ONCE));
+        all
     })
+}
+
+impl Said {
+    fn no_go(&self, rule: &str) -> usize {
+        self.0[rule].0
+    }
+
+    fn go(&self, rule: &str) -> usize {
+        self.0[rule].1
+    }
+
+    fn assert_rare(&self, rule: &str, of: impl Fn(&Said, &str) -> usize, nature: &Nature) {
+        let wrong = of(self, rule);
+        assert!(wrong <= WRONG_MAX, "{rule}: {wrong} of {RUNS} are wrong: {nature:?}");
+    }
 }
 
 #[test]
@@ -78,18 +100,100 @@ fn where_nothing_changed_throughput_and_rates_are_hardly_ever_no_go() {
     for of in natures() {
         let said = rates(of, 1.0, &none);
         for rule in ["throughput", "spread_rate"] {
-            eprintln!("none {rule} {of:?}: {:?}", said.0[rule]);
+            said.assert_rare(rule, Said::no_go, &of);
         }
     }
 }
 
 #[test]
-fn what_is_beyond_the_limit_is_hardly_ever_go() {
-    // At the limit itself, more is none.
+fn what_is_at_the_limit_is_hardly_ever_go_nor_no_go() {
     for of in natures() {
         let said = rates(of, 0.9, &rollout::defaults());
         for rule in ["throughput", "spread_rate"] {
-            eprintln!("at the limit {rule} {of:?}: {:?}", said.0[rule]);
+            said.assert_rare(rule, Said::go, &of);
+            said.assert_rare(rule, Said::no_go, &of);
         }
+    }
+}
+
+#[test]
+fn what_is_plain_is_said() {
+    let quiet = nature(61, 0.05, 0.0);
+    let same = rates(quiet, 1.0, &rollout::defaults());
+    let slower = rates(quiet, 0.7, &rollout::defaults());
+    for rule in ["throughput", "spread_rate"] {
+        assert!(same.go(rule) > 850 && slower.no_go(rule) > 850, "{same:?} {slower:?}");
+    }
+}
+
+#[test]
+fn a_spread_of_p99_that_is_none_is_hardly_ever_no_go() {
+    // Beside an edge of the buckets and between two, with what is no part of p99_max and without.
+    for p99_max in ["500ms", "off"] {
+        let rollout = rules(&format!("rules: {{ p99_max: {p99_max}, spread_max: 10% }}"));
+        for p99 in [0.05, 0.08] {
+            for latency_noise in [0.1, 1.0] {
+                let of = Nature { latency: p99 / 4.6, latency_noise, ..nature(21, 0.3, 0.3) };
+                let mut random = Random::new(3);
+                let said = Said::in_runs(|| {
+                    let windows = three(of, 1.0, &mut random, true);
+                    crate::verify::spread::judge(&rollout, &windows, Sure::ONCE)
+                });
+                said.assert_rare("spread_p99", Said::no_go, &of);
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_at_the_limit_are_hardly_ever_no_go_nor_go_and_end_nothing() {
+    // Of a few lines and of some more, once, and at each look of five minutes.
+    let looks = Sure { times: 61.0 };
+    for lines_per_second in [0.2, 2.0] {
+        let of = Nature { lines_per_second, errors: 0.01, ..nature(61, 0.3, 0.3) };
+        let mut random = Random::new(5);
+        let said = Said::in_runs(|| {
+            judge(&rollout::defaults(), &[of.window("a", &mut random, false)], None, Sure::ONCE)
+        });
+        said.assert_rare("error_rate", Said::no_go, &of);
+        said.assert_rare("error_rate", Said::go, &of);
+        let of = Nature { errors: 0.05, ..of };
+        let mut ended = 0;
+        for _ in 0..RUNS_FEW {
+            let mut any = false;
+            of.watch("a", &mut random, false, |window| {
+                any |= pulled(&rollout::defaults(), std::slice::from_ref(window), looks).is_some();
+            });
+            ended += usize::from(any);
+        }
+        assert!(ended <= WRONG_FEW_MAX, "{ended} of {RUNS_FEW} were ended: {of:?}");
+    }
+}
+
+/// Memory that moves, and grows by nothing: looks at it are alike. It is judged at each of them.
+#[test]
+fn memory_that_moves_and_does_not_grow_ends_nothing() {
+    let looks = Sure { times: 121.0 };
+    let rollout = rules("data: { slope_time_min: 5m }");
+    for (noise, alike) in [(1e6, 0.0), (5e6, 0.5), (5e6, 0.9)] {
+        let (mut ended, mut no_go, mut random) = (0, 0, Random::new(9));
+        for _ in 0..RUNS_FEW {
+            let mut window = Window::new("a".into(), 60.0);
+            let (mut moved, mut any) = (random.normal(), false);
+            for at_look in 0..121 {
+                moved = alike * moved + (1.0 - alike * alike).sqrt() * random.normal();
+                let (at, memory_bytes) = (f64::from(at_look) * 5.0, 80e6 + noise * moved);
+                window.take_look(Look { at, started: 5.0, memory_bytes, ..Look::default() });
+                window.health = Some(well());
+                // It has moved little since the look before.
+                any |= at_look % 4 == 0
+                    && pulled(&rollout, std::slice::from_ref(&window), looks).is_some();
+            }
+            ended += usize::from(any);
+            let all = judge(&rollout, &[window], None, Sure::ONCE);
+            let of = |judged: &&Judged| judged.rule == "memory_slope";
+            no_go += usize::from(all.iter().find(of).unwrap().verdict == Verdict::NoGo);
+        }
+        assert!(ended.max(no_go) <= WRONG_FEW_MAX, "{ended} {no_go}: {noise} {alike}");
     }
 }

@@ -128,7 +128,8 @@ fn throughput_is_held_against_its_own_baseline() {
     let new = judged_of("b", both());
     assert_eq!(new.verdict, Verdict::NotEnoughData);
     assert!(new.why.contains("no counterpart in the baseline"), "{}", new.why);
-    let many = |rate: f64| (0..9u32).map(|at| of(&format!("c{at}"), rate + f64::from(at))).collect();
+    let many =
+        |rate: f64| (0..9u32).map(|at| of(&format!("c{at}"), rate + f64::from(at))).collect();
     assert_eq!(judged_of("b", many(1_000.0)).verdict, Verdict::Go);
     assert_eq!(judged_of("b", many(1_200.0)).verdict, Verdict::NoGo);
     let old = Figures { lines_per_second_error: None, ..of("a", 1_000.0) };
@@ -145,7 +146,10 @@ fn instances_of_the_baseline_that_are_not_looked_at_are_named() {
     };
     assert_eq!(left(&["b", "a"]), None);
     let found = left(&["c", "b", "d"]).unwrap();
-    assert_eq!((found.verdict, found.why.as_str()), (Verdict::Skipped, "in the baseline, and not looked at: c, d"));
+    assert_eq!(
+        (found.verdict, found.why.as_str()),
+        (Verdict::Skipped, "in the baseline, and not looked at: c, d")
+    );
 }
 
 #[test]
@@ -207,7 +211,8 @@ fn every_sink_is_judged_by_itself() {
     // `slow` is in the bucket up to so many seconds, and has so many lines.
     let windows = |edge: f64, share: f64| {
         let two = move |_: usize, look: &mut Look| {
-            let (loki, lines) = (look.counts.times.keys().next().unwrap().clone(), look.counts.lines);
+            let (loki, lines) =
+                (look.counts.times.keys().next().unwrap().clone(), look.counts.lines);
             let slow = Way { sink: Some("slow".into()), ..loki };
             assert_eq!(slow.of, TO_ACK);
             let lines = (lines * share).floor();
@@ -298,7 +303,9 @@ fn triggers_end_it() {
         }))
     };
     assert_eq!(few(60.0, 0.1), None);
-    assert!(few(60.0, 0.3).unwrap().contains("error rate 30.000 %, of at most 5.000 % (of 60 lines)"));
+    assert!(
+        few(60.0, 0.3).unwrap().contains("error rate 30.000 %, of at most 5.000 % (of 60 lines)")
+    );
     assert_eq!(few(4.0, 1.0), None);
     assert!(few(5.0, 1.0).is_some());
     let grows = |rate: f64| {
@@ -334,11 +341,17 @@ fn what_does_not_answer_or_is_critical_ends_it_in_a_row() {
     sick.take(seen(65, Level::Critical, false));
     sick.take(seen(66, Level::Critical, false));
     assert!(trigger(sick.clone()).unwrap().contains("critical 3 times in a row: queue: full"));
-    assert_eq!(judged(&judge(&rules(), &[sick], None, Sure::ONCE), "healthy").verdict, Verdict::NoGo);
+    assert_eq!(
+        judged(&judge(&rules(), &[sick], None, Sure::ONCE), "healthy").verdict,
+        Verdict::NoGo
+    );
     let mut open = plan.window("a", none);
     open.take(seen(61, Level::Degraded, true));
     assert!(trigger(open.clone()).unwrap().contains("every breaker is open"));
-    assert_eq!(judged(&judge(&rules(), &[open], None, Sure::ONCE), "healthy").verdict, Verdict::NoGo);
+    assert_eq!(
+        judged(&judge(&rules(), &[open], None, Sure::ONCE), "healthy").verdict,
+        Verdict::NoGo
+    );
 }
 
 #[test]
