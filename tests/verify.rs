@@ -377,7 +377,9 @@ fn what_is_given_wrongly_is_78_and_help_tells_the_codes() {
         (&["verify"], "at least one instance"),
         (&[&verify[..], &["--rules", &rules]].concat(), "rules.yaml:1: rules.p99_max: expected"),
         (&[&verify[..], &["--rules", "/nothing"]].concat(), "cannot be read"),
+        (&[&verify[..], &["--rules", "/dev/zero"]].concat(), "expected no more than"),
         (&[&verify[..], &["--baseline", &file]].concat(), "expected a baseline"),
+        (&[&verify[..], &["--baseline", "/dev/zero"]].concat(), "expected a baseline"),
         (&[&verify[..], &["--grafana", "x"]].concat(), "such as http://127.0.0.1:3000"),
         (&[&verify[..], &["--metrics", "http://a,http://b"]].concat(), "one for each"),
     ] {

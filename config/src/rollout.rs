@@ -78,7 +78,7 @@ const COUNT_MAX: usize = 1_000_000_000;
 /// Reads and checks a file.
 pub fn load(file: &Path) -> Result<Rollout, Errors> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| Errors::of_file(&name, &error))?;
+    let text = crate::read(file)?;
     parse(&text, &name)
 }
 

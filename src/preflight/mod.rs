@@ -48,7 +48,7 @@ Exit code: 0 go; 1 warnings; 2 no-go, also where the answer cannot be written; 7
 #[derive(Debug, Args)]
 #[command(after_help = CODES)]
 pub struct Preflight {
-    /// The configuration file (YAML) that is to be deployed.
+    /// The configuration file (YAML) that is to be deployed; - is standard input.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Tell what changes against this configuration, and not against the instance that runs.
@@ -68,6 +68,12 @@ pub struct Preflight {
     /// As one JSON document.
     #[arg(long)]
     pub json: bool,
+}
+
+impl Preflight {
+    fn file(&self) -> &Path {
+        if self.config == Path::new("-") { Path::new("/dev/stdin") } else { &self.config }
+    }
 }
 
 /// Looks at everything, tells it on standard output, and gives the exit code.
@@ -91,7 +97,7 @@ pub fn run(preflight: &Preflight) -> u8 {
 }
 
 fn look(preflight: &Preflight) -> Vec<Finding> {
-    let draft = match Draft::load(&preflight.config) {
+    let draft = match Draft::load(preflight.file()) {
         Ok(draft) => draft,
         Err(errors) => {
             let mut findings = configuration::problems(errors.problems());
@@ -116,7 +122,7 @@ impl Areas<'_> {
         self.area("config_change", &[""], |config| {
             configuration::changes(config, preflight.against.as_deref())
         });
-        self.area("secrets", &["sinks"], |config| secrets::look(config, &preflight.config));
+        self.area("secrets", &["sinks"], |config| secrets::look(config, preflight.file()));
         let plan = self.draft.sound(&["cores"]).map(cpus::plan);
         if let Some(plan) = &plan {
             self.findings.extend(cpus::look(plan, self.draft.sound(&["cores"])));

@@ -184,7 +184,8 @@ impl Verify {
     fn token(&self) -> Result<Option<String>, VerifyError> {
         let Some(path) = &self.grafana_token_file else { return Ok(None) };
         let wrong = |what: String| VerifyError::Token { path: path.clone(), what };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let text =
+            config::read_text(path, TOKEN_BYTES_MAX).map_err(|error| wrong(error.to_string()))?;
         let token = text.trim();
         let printable = !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic());
         // What it is is not repeated.
@@ -272,6 +273,9 @@ impl Verify {
         }
     }
 }
+
+/// A longer one is none.
+const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
 /// How often it is looked whether it is to end.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);

@@ -37,6 +37,8 @@ pub const NAMES: [&str; 17] = [
     STAGES,
     WHOLE,
 ];
+/// Of reasons, of ways and of buckets: no instance has as many.
+const KINDS_MAX: usize = 1_000;
 /// Without it, it is no instance.
 pub const STARTED: &str = "process_start_time_seconds";
 
@@ -130,12 +132,17 @@ impl Counts {
     fn with(&self, other: &Counts, act: impl Fn(f64, f64) -> f64) -> Counts {
         let mut errors = self.errors.clone();
         for (reason, lines) in &other.errors {
-            let own = errors.entry(reason.clone()).or_default();
+            // Where every look brings other ones, they are added up.
+            let known = errors.len() < KINDS_MAX || errors.contains_key(reason);
+            let reason = if known { reason.as_str() } else { "others" };
+            let own = errors.entry(reason.to_owned()).or_default();
             *own = act(*own, *lines);
         }
         let mut times = self.times.clone();
         for (way, buckets) in &other.times {
-            times.entry(way.clone()).or_default().each(buckets, &act);
+            if times.len() < KINDS_MAX || times.contains_key(way) {
+                times.entry(way.clone()).or_default().each(buckets, &act);
+            }
         }
         Counts {
             lines: act(self.lines, other.lines),
@@ -218,6 +225,14 @@ impl Look {
         let mut look = Look { at, ..Look::default() };
         for sample in samples {
             look.take(sample);
+        }
+        let edges = look.counts.times.values().map(|buckets| buckets.0.len()).max().unwrap_or(0);
+        let sinks = look.waiting.len().max(look.breakers_open.len());
+        let kinds = look.counts.errors.len().max(look.counts.times.len()).max(edges).max(sinks);
+        if kinds > KINDS_MAX {
+            return Err(format!(
+                "expected no more than {KINDS_MAX} reasons, sinks or buckets, found {kinds}"
+            ));
         }
         let has = |name: &str| samples.iter().any(|sample| sample.name == name);
         match [STARTED, NAMES[0]].into_iter().find(|name| !has(name)) {

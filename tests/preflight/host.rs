@@ -54,6 +54,25 @@ fn a_file_that_is_not_there_or_no_yaml_is_no_go() {
 }
 
 #[test]
+fn a_configuration_comes_from_standard_input_and_from_any_path() {
+    let bed = good();
+    let dir = bed.setup.dir.join("a b; c");
+    fs::create_dir(&dir).unwrap();
+    let spaced = dir.join("my config.yaml");
+    fs::copy(configured(&bed, &bed.setup.yaml()), &spaced).unwrap();
+    let mut command = Command::new(BINARY);
+    report(command.args(["preflight", "--json", "--config"]).arg(&spaced))
+        .assert_otherwise_well(&[]);
+    let mut command = Command::new(BINARY);
+    command.args(["preflight", "--json", "--config", "-"]).stdin(fs::File::open(&spaced).unwrap());
+    report(&mut command).assert_otherwise_well(&[]);
+    // A device that never ends.
+    let endless =
+        report(Command::new(BINARY).args(["preflight", "--json", "--config", "/dev/zero"]));
+    endless.assert("config", "no-go", "expected no more than", "check the path");
+}
+
+#[test]
 fn what_changes_against_the_running_instance_or_another_file_is_told() {
     let mut bed = good();
     bed.setup.sink_keys.push("headers: { X-Key: s3cret }".into());

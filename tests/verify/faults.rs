@@ -268,4 +268,11 @@ fn what_answers_otherwise_is_named() {
     let (child, path) =
         begin_on(dir.path(), EASY, &["--targets", &url, "--metrics", &url, "--for", "1h"]);
     ended_early(&finish(child, &path), "not reached 3 times in a row");
+    // Names without end.
+    let reason = |at: u32| format!("log_capturer_lines_refused_total{{reason=\"{at}\"}} 1\n");
+    let many: String = (0..2_000).map(reason).collect();
+    let many = Fake::new(move |_, _| (200, many.clone()));
+    let url = many.url();
+    let saved = save(&["--targets", &url, "--metrics", &url, "--for", "1s", "--out", "/dev/null"]);
+    assert!(saved.errors.contains("no more than 1000 reasons"), "{}", saved.errors);
 }
