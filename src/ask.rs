@@ -28,6 +28,8 @@ pub enum Failure {
 
 /// The variable of the environment with a token.
 const TOKEN_VARIABLE: &str = "LOG_CAPTURER_TOKEN";
+/// Of a file with a token.
+const TOKEN_BYTES_MAX: u64 = 64 << 10;
 /// Of an answer to an order.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
@@ -92,7 +94,7 @@ impl AccessArgs {
 
 /// The token in a file. The error does not repeat what was found.
 pub fn token_of(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let text = config::read_text(file, TOKEN_BYTES_MAX).map_err(|error| error.to_string())?;
     let token = text.trim();
     let is_printable = !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic());
     let wrong = || "expected a token in one line, found something else".to_owned();

@@ -17,7 +17,7 @@ impl Draft {
     /// With the variables of this process. The error is that of a file that cannot be read, or is no YAML.
     pub fn load(file: &Path) -> Result<Draft, Errors> {
         let name = file.display().to_string();
-        let text = std::fs::read_to_string(file).map_err(|error| Errors::of_file(&name, &error))?;
+        let text = crate::read(file)?;
         Draft::parse(&text, &name, &crate::variable)
     }
 

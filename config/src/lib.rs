@@ -40,6 +40,7 @@ pub use units::{duration_text, parse_duration};
 
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -354,7 +355,22 @@ pub fn load(file: &Path) -> Result<Config, Errors> {
 /// The text of a file, unchecked.
 pub fn read(file: &Path) -> Result<String, Errors> {
     let failed = |error| Errors::of_file(&file.display().to_string(), &error);
-    std::fs::read_to_string(file).map_err(failed)
+    read_text(file, FILE_BYTES_MAX).map_err(failed)
+}
+
+/// More is no file that anybody wrote.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// All of a file or of a pipe; a device that never ends, or what is larger, is an error.
+pub fn read_text(file: &Path, bytes_max: u64) -> std::io::Result<String> {
+    let mut text = String::new();
+    let mut limited = std::fs::File::open(file)?.take(bytes_max + 1);
+    limited.read_to_string(&mut text)?;
+    if text.len() as u64 <= bytes_max {
+        return Ok(text);
+    }
+    let found = format!("expected no more than {bytes_max} bytes, found more");
+    Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, found))
 }
 
 /// Checks what was read of a file, with the variables of this process.

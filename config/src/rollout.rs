@@ -22,6 +22,8 @@ pub struct Rules {
     pub p99_max: Option<Duration>,
     /// Of all lines.
     pub error_ratio_max: Option<f64>,
+    /// Of files that were truncated or removed before they were read.
+    pub bytes_lost_max: Option<u64>,
     pub memory_bytes_max: Option<u64>,
     /// Bytes an hour.
     pub memory_slope_max: Option<u64>,
@@ -76,7 +78,7 @@ const COUNT_MAX: usize = 1_000_000_000;
 /// Reads and checks a file.
 pub fn load(file: &Path) -> Result<Rollout, Errors> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| Errors::of_file(&name, &error))?;
+    let text = crate::read(file)?;
     parse(&text, &name)
 }
 
@@ -114,6 +116,7 @@ fn rules(r: &mut Reader<'_>, root: &mut Section) -> Rules {
         health_worst: r.choice(s, "health_worst", HealthWorst::Warning, &worst),
         p99_max: time(r, s, "p99_max", 500 * MS),
         error_ratio_max: share(r, s, "error_ratio_max", 0.01),
+        bytes_lost_max: limit(r, s, "bytes_lost_max", 0, SIZE, units::parse_bytes),
         memory_bytes_max: limit(r, s, "memory_max", 200 * MB, SIZE, units::parse_bytes),
         memory_slope_max: limit(r, s, "memory_slope_max", 10 * MB, SLOPE, slope),
         throughput_drop_max: share(r, s, "throughput_drop_max", 0.1),

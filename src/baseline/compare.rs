@@ -1,8 +1,14 @@
 //! Two baselines side by side. What is compared, by how much it may be worse, and from when on it is known, stands in
 //! one table: [`rows`].
+//!
+//! Figures move by themselves, so that their difference is an interval. It is worse where all of that is beyond the
+//! tolerance, the same where none of it is, and nothing is known in between.
 
 use super::file::Baseline;
-use crate::window::figures::{Figures, Latency};
+use crate::window::batches::Estimate;
+use crate::window::figures::{Figures, Latency, freedom};
+use crate::window::slope::Slope;
+use crate::window::{chance, names};
 use std::cmp::Ordering;
 
 /// Below so many lines, a latency is chance.
@@ -10,12 +16,14 @@ pub const LINES_MIN: f64 = 1_000.0;
 
 /// Of memory, bytes an hour: less is none. Over a shorter time it says nothing: a process that has just started grows.
 const SLOPE_MIN: f64 = 1e6;
+/// How much steeper it may be: as much as verify allows at all by default.
+const SLOPE_ALLOWED: f64 = 10e6;
 const SLOPE_SECONDS_MIN: f64 = 600.0;
 
 /// Below so many looks, nothing is known.
 const LOOKS_MIN: usize = 5;
-/// How many standard errors a difference has to be apart for 95 %.
-const ERRORS_MIN: f64 = 2.0;
+/// How often any figure may be called worse, and each the same, where that is wrong.
+pub const CHANCE: f64 = 0.01;
 /// It need not hurry.
 const ACK: &str = "ack";
 
@@ -112,80 +120,157 @@ pub struct Row {
     pub verdict: Verdict,
 }
 
-/// What of two files belongs together; or why nothing does.
-pub fn pairs<'a>(
-    a: &'a Baseline,
-    b: &'a Baseline,
-) -> Result<Vec<(&'a Figures, &'a Figures)>, String> {
+/// What of two files belongs together, and the instances of either that have no counterpart in the other.
+#[derive(Debug, Default)]
+pub struct Paired<'a> {
+    pub pairs: Vec<(&'a Figures, &'a Figures)>,
+    pub alone: Vec<&'a Figures>,
+}
+
+/// Or why nothing belongs together.
+pub fn pairs<'a>(a: &'a Baseline, b: &'a Baseline) -> Result<Paired<'a>, String> {
     // One that has moved is still the one.
     if let ([one], [other]) = (a.instances.as_slice(), b.instances.as_slice()) {
-        return Ok(vec![(one, other)]);
+        return Ok(Paired { pairs: vec![(one, other)], alone: Vec::new() });
     }
-    let names = |of: &Baseline| {
-        let names: Vec<&str> =
-            of.instances.iter().map(|figures| figures.instance.as_str()).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-    };
-    let same = |figures: &'a Figures| {
-        let found = b.instances.iter().find(|other| other.instance == figures.instance);
-        found.map(|other| (figures, other))
-    };
-    let pairs: Vec<_> = a.instances.iter().filter_map(same).collect();
-    if pairs.is_empty() || pairs.len() < a.instances.len() || pairs.len() < b.instances.len() {
+    fn names(of: &Baseline) -> Vec<&str> {
+        of.instances.iter().map(|figures| figures.instance.as_str()).collect()
+    }
+    let ours: Vec<&[String]> =
+        a.instances.iter().map(|figures| std::slice::from_ref(&figures.instance)).collect();
+    let found = names::counterparts(&ours, &names(b));
+    let mut paired = Paired::default();
+    for (figures, other) in a.instances.iter().zip(&found) {
+        match other {
+            Some(other) => paired.pairs.push((figures, &b.instances[*other])),
+            None => paired.alone.push(figures),
+        }
+    }
+    let left = b.instances.iter().enumerate().filter(|(at, _)| !found.contains(&Some(*at)));
+    paired.alone.extend(left.map(|(_, figures)| figures));
+    if paired.pairs.is_empty() {
+        let text = |of: &Baseline| match names(of).as_slice() {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
         return Err(format!(
             "expected the same instances in both, found {} and {}",
-            names(a),
-            names(b)
+            text(a),
+            text(b)
         ));
     }
-    Ok(pairs)
+    Ok(paired)
+}
+
+/// Of one that has nothing to be compared with.
+#[must_use]
+pub fn alone(figures: &Figures) -> Row {
+    let (before, after, tolerance) = (None, None, None);
+    let name = "no counterpart".to_owned();
+    let instance = figures.instance.clone();
+    Row { instance, name, unit: "", before, after, tolerance, verdict: Verdict::NotEnough }
 }
 
 /// All that is compared of an instance.
 #[must_use]
-pub fn rows(a: &Figures, b: &Figures, tolerances: &Tolerances) -> Vec<Row> {
-    let table = Table { a, b, tolerances };
+pub fn rows(a: &Figures, b: &Figures, tolerances: &Tolerances, instances: usize) -> Vec<Row> {
+    let ways = a.latency.len().max(b.latency.len());
+    let comparisons = (FIGURES + ways * QUANTILES.len()) * instances.max(1);
+    let table = Table { a, b, tolerances, beyond: 2.0 * CHANCE / comparisons as f64 };
     let (more, less) = (Ordering::Greater, Ordering::Less);
     let mut rows = vec![
         table.row("lines/s", Name::LinesPerSecond, "1/s", more, |of| {
-            Some((of.lines_per_second, of.lines_per_second_error))
+            Some(Known::of(of.lines_per_second, of.lines_per_second_error, of.parts))
         }),
         table.row("bytes/s", Name::BytesPerSecond, "B/s", more, |of| {
-            Some((of.bytes_per_second, of.bytes_per_second_error))
+            Some(Known::of(of.bytes_per_second, of.bytes_per_second_error, of.parts))
         }),
     ];
     rows.extend(table.latencies());
     rows.extend([
-        table.row("errors", Name::Errors, "of lines", less, |of| Some((of.error_ratio?, None))),
-        table.row("dead letters", Name::DeadLetters, "", less, |of| {
-            Some((of.dead_letters_more, None))
+        table.row("errors", Name::Errors, "of lines", less, |of| {
+            Some(Known::Share(of.error_ratio?, of.lines.max(1.0)))
         }),
-        table.row("CPU", Name::Cpu, "cores", less, |of| Some((of.cpu_cores, of.cpu_cores_error))),
-        table.row("memory", Name::Memory, "B", less, |of| Some((of.memory_bytes, None))),
+        table.row("dead letters", Name::DeadLetters, "", less, |of| {
+            Some(Known::Exact(of.dead_letters_more))
+        }),
+        table.row("CPU", Name::Cpu, "cores", less, |of| {
+            Some(Known::of(of.cpu_cores, of.cpu_cores_error, of.parts))
+        }),
+        table.row("memory", Name::Memory, "B", less, |of| Some(Known::Exact(of.memory_bytes))),
         table.slope(),
-        table.row("descriptors", Name::OpenFds, "", less, |of| Some((of.open_fds, None))),
-        table.row("threads", Name::Threads, "", less, |of| Some((of.threads, None))),
-        table.count("restarts", |of| of.restarts),
-        table.count("breaker openings", |of| of.breaker_openings),
+        table.row("descriptors", Name::OpenFds, "", less, |of| Some(Known::Exact(of.open_fds))),
+        table.row("threads", Name::Threads, "", less, |of| Some(Known::Exact(of.threads))),
+        table.count("bytes lost", |of| of.bytes_lost),
+        table.count("restarts", |of| of.restarts as f64),
+        table.count("breaker openings", |of| of.breaker_openings as f64),
     ]);
     rows
 }
 
-/// A figure and its standard error, where that is known.
-type Known = (f64, Option<f64>);
+/// Of which the interval counts, apart from latencies.
+const FIGURES: usize = 5;
+
+/// What is known of a figure.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    /// It is what it is.
+    Exact(f64),
+    /// Of so many lines.
+    Share(f64, f64),
+    Estimate(Estimate),
+    /// It moves, and by how much is not known.
+    Unsure(f64),
+}
+
+impl Known {
+    fn of(mean: f64, error: Option<f64>, parts: usize) -> Known {
+        error.map_or(Known::Unsure(mean), |error| {
+            Known::Estimate(Estimate { mean, error, freedom: freedom(parts) })
+        })
+    }
+
+    fn value(self) -> f64 {
+        match self {
+            Known::Exact(value) | Known::Share(value, _) | Known::Unsure(value) => value,
+            Known::Estimate(estimate) => estimate.mean,
+        }
+    }
+
+    /// By how much it is more than `before`, at least and at most; beyond each with no more than half of `chance`.
+    fn more_than(self, before: Known, chance: f64) -> Option<(f64, f64)> {
+        let around = |middle: f64, half: f64| (middle - half, middle + half);
+        match (self, before) {
+            (Known::Unsure(_), _) | (_, Known::Unsure(_)) => None,
+            (Known::Estimate(after), Known::Estimate(before)) => {
+                let more = after.less(before);
+                Some(around(more.mean, more.half_width(chance)))
+            }
+            (Known::Share(after, lines), Known::Share(before, lines_before)) => {
+                // Each of the two may be where it is not expected.
+                let bounds = |share: f64, lines| chance::share(share * lines, lines, chance / 4.0);
+                let (now, then) = (bounds(after, lines), bounds(before, lines_before));
+                Some((now.0 - then.1, now.1 - then.0))
+            }
+            (after, before) => Some(around(after.value() - before.value(), 0.0)),
+        }
+    }
+}
 
 type Read = fn(&Latency) -> Option<Known>;
 
 const QUANTILES: [(&str, Read); 3] = [
-    ("p50", |of| Some((of.p50_seconds?, of.p50_error))),
-    ("p95", |of| Some((of.p95_seconds?, of.p95_error))),
-    ("p99", |of| Some((of.p99_seconds?, of.p99_error))),
+    ("p50", |of| Some(Known::of(of.p50_seconds?, of.p50_error, of.parts))),
+    ("p95", |of| Some(Known::of(of.p95_seconds?, of.p95_error, of.parts))),
+    ("p99", |of| Some(Known::of(of.p99_seconds?, of.p99_error, of.parts))),
 ];
 
 struct Table<'a> {
     a: &'a Figures,
     b: &'a Figures,
     tolerances: &'a Tolerances,
+    /// How often one figure may be called worse where that is wrong, twice.
+    beyond: f64,
 }
 
 impl Table<'_> {
@@ -221,14 +306,17 @@ impl Table<'_> {
         let tolerance = self.tolerances.get(tolerance);
         let looks = self.a.looks.min(self.b.looks);
         let verdict = match (before, after) {
-            (Some((before, error)), Some((after, other))) if looks >= LOOKS_MIN => {
-                let both = error.unwrap_or(0.0).hypot(other.unwrap_or(0.0));
-                let allowed = (tolerance * before.abs()).max(floor).max(ERRORS_MIN * both);
-                judge(before, after, allowed, good)
+            (Some(before), Some(after)) if looks >= LOOKS_MIN => {
+                let allowed = (tolerance * before.value().abs()).max(floor);
+                let more = |chance| after.more_than(before, chance);
+                let (beyond, within) = (more(self.beyond), more(2.0 * CHANCE));
+                beyond.zip(within).map_or(Verdict::NotEnough, |(beyond, within)| {
+                    judge(beyond, within, allowed, good)
+                })
             }
             _ => Verdict::NotEnough,
         };
-        let [before, after] = [before, after].map(|known| known.map(|(value, _)| value));
+        let [before, after] = [before, after].map(|known| known.map(Known::value));
         Row { tolerance: Some(tolerance), verdict, ..self.of(name, unit, before, after) }
     }
 
@@ -263,144 +351,47 @@ impl Table<'_> {
         rows
     }
 
-    /// Better or worse only where the intervals have nothing in common; where they do, that is no lack.
+    /// Over a short time, or where it is small on both sides, it says nothing.
     fn slope(&self) -> Row {
         let slope = |of: &Figures| of.memory_bytes_slope;
         let (before, after) = (slope(self.a), slope(self.b));
-        let verdict =
-            match (before.and_then(|of| of.interval()), after.and_then(|of| of.interval())) {
-                (Some(before), Some(after)) if after.0 > before.1 => Verdict::Worse,
-                (Some(before), Some(after)) if after.1 < before.0 => Verdict::Better,
-                (Some(_), Some(_)) => Verdict::Same,
-                _ => Verdict::Shown,
-            };
+        let known = |slope: Option<Slope>| {
+            let (slope, mean) = (slope?, slope?.per_hour);
+            let (error, freedom) = (slope.standard_error?, slope.freedom?);
+            Some(Known::Estimate(Estimate { mean, error, freedom }))
+        };
+        let verdict = known(before).zip(known(after)).and_then(|(before, after)| {
+            let more = |chance| after.more_than(before, chance);
+            Some(judge(more(self.beyond)?, more(2.0 * CHANCE)?, SLOPE_ALLOWED, Ordering::Less))
+        });
         let large = |of: Option<f64>| of.is_some_and(|of| of.abs() >= SLOPE_MIN);
         let (before, after) = (before.map(|of| of.per_hour), after.map(|of| of.per_hour));
         let short = self.a.seconds.min(self.b.seconds) < SLOPE_SECONDS_MIN;
-        let verdict =
-            if short || !(large(before) || large(after)) { Verdict::Shown } else { verdict };
+        let says = !short && (large(before) || large(after));
+        let verdict = verdict.filter(|_| says).unwrap_or(Verdict::Shown);
         Row { verdict, ..self.of("memory slope", "B/h", before, after) }
     }
 
-    fn count(&self, name: &str, of: impl Fn(&Figures) -> usize) -> Row {
-        let (before, after) = (of(self.a) as f64, of(self.b) as f64);
-        let verdict = judge(before, after, 0.0, Ordering::Less);
+    fn count(&self, name: &str, of: impl Fn(&Figures) -> f64) -> Row {
+        let (before, after) = (of(self.a), of(self.b));
+        let more = (after - before, after - before);
+        let verdict = judge(more, more, 0.0, Ordering::Less);
         Row { verdict, ..self.of(name, "", Some(before), Some(after)) }
     }
 }
 
-/// `good`: how the second is to be beside the first to be better.
-fn judge(before: f64, after: f64, allowed: f64, good: Ordering) -> Verdict {
-    if (after - before).abs() <= allowed {
-        return Verdict::Same;
+/// By how much it is more, surely and likely. `good`: how the second is to be beside the first to be better.
+fn judge(surely: (f64, f64), likely: (f64, f64), allowed: f64, good: Ordering) -> Verdict {
+    let turned = |(low, high): (f64, f64)| if good.is_gt() { (-high, -low) } else { (low, high) };
+    let ((least, most), (_, most_likely)) = (turned(surely), turned(likely));
+    match () {
+        () if least > allowed => Verdict::Worse,
+        () if most < -allowed => Verdict::Better,
+        // It may be better as well.
+        () if most_likely <= allowed => Verdict::Same,
+        () => Verdict::NotEnough,
     }
-    if after.total_cmp(&before) == good { Verdict::Better } else { Verdict::Worse }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn figures() -> Figures {
-        let latency = |of: &str, p99: f64| Latency {
-            of: of.into(),
-            lines: 5_000.0,
-            p50_seconds: Some(p99 / 4.0),
-            p95_seconds: Some(p99 / 2.0),
-            p99_seconds: Some(p99),
-            ..Latency::default()
-        };
-        Figures {
-            instance: "a".into(),
-            seconds: 60.0,
-            looks: 13,
-            lines: 5_000.0,
-            lines_per_second: 1_000.0,
-            bytes_per_second: 1e5,
-            latency: vec![latency("read", 0.004), latency("source_to_ack", 0.1)],
-            error_ratio: Some(0.0),
-            cpu_cores: 0.1,
-            memory_bytes: 30e6,
-            open_fds: 40.0,
-            threads: 8.0,
-            ..Figures::default()
-        }
-    }
-
-    fn verdict(change: impl Fn(&mut Figures), name: &str, given: &[(Name, f64)]) -> Verdict {
-        let (a, mut b) = (figures(), figures());
-        change(&mut b);
-        let rows = rows(&a, &b, &Tolerances::of(given));
-        let found = rows.iter().find(|row| row.name == name);
-        found.unwrap_or_else(|| panic!("no {name} in {rows:#?}")).verdict
-    }
-
-    #[test]
-    fn what_is_worse_by_more_than_it_may_is_worse() {
-        let rate = |rate: f64| move |of: &mut Figures| of.lines_per_second = rate;
-        assert_eq!(verdict(rate(905.0), "lines/s", &[]), Verdict::Same);
-        assert_eq!(verdict(rate(895.0), "lines/s", &[]), Verdict::Worse);
-        assert_eq!(verdict(rate(1_200.0), "lines/s", &[]), Verdict::Better);
-        let wide = [(Name::LinesPerSecond, 0.2)];
-        assert_eq!(verdict(rate(895.0), "lines/s", &wide), Verdict::Same);
-        let p99 = |p99: f64| move |of: &mut Figures| of.latency[1].p99_seconds = Some(p99);
-        assert_eq!(verdict(p99(0.12), "source_to_ack p99", &[]), Verdict::Same);
-        assert_eq!(verdict(p99(0.2), "source_to_ack p99", &[]), Verdict::Worse);
-        assert_eq!(verdict(p99(0.02), "source_to_ack p99", &[]), Verdict::Better);
-        // Half as much again, and no time.
-        let read = |of: &mut Figures| of.latency[0].p99_seconds = Some(0.006);
-        assert_eq!(verdict(read, "read p99", &[]), Verdict::Same);
-        assert_eq!(verdict(|of| of.restarts = 1, "restarts", &[]), Verdict::Worse);
-        assert_eq!(verdict(|of| of.dead_letters_more = 1.0, "dead letters", &[]), Verdict::Worse);
-        assert_eq!(verdict(|of| of.error_ratio = Some(0.02), "errors", &[]), Verdict::Worse);
-    }
-
-    #[test]
-    fn what_moves_as_much_by_itself_is_the_same() {
-        let slow = |error: f64| {
-            move |of: &mut Figures| {
-                of.latency[1].p99_seconds = Some(0.2);
-                of.latency[1].p99_error = Some(error);
-            }
-        };
-        assert_eq!(verdict(slow(0.04), "source_to_ack p99", &[]), Verdict::Worse);
-        assert_eq!(verdict(slow(0.06), "source_to_ack p99", &[]), Verdict::Same);
-    }
-
-    #[test]
-    fn what_was_measured_too_little_is_no_verdict() {
-        let few = |of: &mut Figures| of.latency[1].lines = 999.0;
-        assert_eq!(verdict(few, "source_to_ack p50", &[]), Verdict::NotEnough);
-        assert_eq!(verdict(|of| of.error_ratio = None, "errors", &[]), Verdict::NotEnough);
-        assert_eq!(verdict(|of| of.looks = 4, "lines/s", &[]), Verdict::NotEnough);
-        assert_eq!(verdict(|_| (), "memory slope", &[]), Verdict::Shown);
-    }
-
-    #[test]
-    fn instances_are_paired_by_name_or_alone() {
-        let of = |names: &[&str]| {
-            let named = |name: &&str| Figures { instance: (*name).into(), ..figures() };
-            Baseline::new(names.iter().map(named).collect())
-        };
-        assert_eq!(pairs(&of(&["a"]), &of(&["b"])).unwrap().len(), 1);
-        let both = (of(&["a", "b"]), of(&["b", "a"]));
-        let both = pairs(&both.0, &both.1).unwrap();
-        assert!(both.len() == 2 && both.iter().all(|(a, b)| a.instance == b.instance));
-        for (a, b) in
-            [(of(&["a", "b"]), of(&["a"])), (of(&[]), of(&[])), (of(&["a", "b"]), of(&["c", "a"]))]
-        {
-            assert!(pairs(&a, &b).unwrap_err().contains("the same instances"));
-        }
-    }
-
-    #[test]
-    fn a_tolerance_has_a_known_name_and_a_share() {
-        assert_eq!(parse_tolerance("cpu=35%"), Ok((Name::Cpu, 0.35)));
-        assert!(
-            parse_tolerance("cpus=35%").unwrap_err().contains("lines_per_second, bytes_per_second")
-        );
-        for text in ["cpu", "cpu=", "cpu=3", "cpu=-1%"] {
-            assert!(parse_tolerance(text).is_err(), "{text}");
-        }
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 
 use crate::window::figures::Figures;
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub const VERSION: u64 = 1;
@@ -54,17 +55,16 @@ impl Baseline {
     pub fn read(path: &Path) -> Result<Baseline, FileError> {
         let disk = |error| FileError::Disk { path: path.into(), action: "read", error };
         let unlike = |what: String| FileError::Unlike { path: path.into(), what };
-        let size = std::fs::metadata(path).map_err(disk)?.len();
-        if size > BYTES_MAX {
-            return Err(unlike(format!("{size} bytes")));
-        }
-        let text = std::fs::read(path).map_err(disk)?;
+        let text = config::read_text(path, BYTES_MAX).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData | ErrorKind::FileTooLarge => unlike(error.to_string()),
+            _ => disk(error),
+        })?;
         let wrong = |error: serde_json::Error| unlike(error.to_string());
-        let Versioned { version } = serde_json::from_slice(&text).map_err(wrong)?;
+        let Versioned { version } = serde_json::from_str(&text).map_err(wrong)?;
         if version > VERSION {
             return Err(FileError::Later { path: path.into(), found: version });
         }
-        serde_json::from_slice(&text).map_err(wrong)
+        serde_json::from_str(&text).map_err(wrong)
     }
 
     /// Whole, or as it was before.

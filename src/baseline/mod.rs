@@ -19,8 +19,8 @@ const SAVE: &str = "\
 Exit code: 0; 1 it failed, or an instance was not seen twice; 78 wrong arguments.";
 const COMPARE: &str = "\
 Names for --tolerance: lines_per_second, bytes_per_second, errors, dead_letters and threads may be 10% worse by \
-default; cpu, memory and open_fds 20%; source_to_ack and stages 25%. A difference that is less than twice the \
-standard error of what moves by itself is none, nor is one of 2 ms.
+default; cpu, memory and open_fds 20%; source_to_ack and stages 25%. A difference of 2 ms is none. What moves by \
+itself so much that the difference may be on either side is \"not enough data\".
 
 Exit code: 0 nothing is worse; 1 something is; 2 they cannot be compared, or too little was measured; 78 wrong \
 arguments, or a file that is no baseline.";
@@ -212,8 +212,10 @@ fn compare(options: &Compare) -> Result<(), CommandError> {
     let (a, b) = (Baseline::read(&options.before)?, Baseline::read(&options.after)?);
     let tolerances = Tolerances::of(&options.tolerances);
     let pairs = compare::pairs(&a, &b).map_err(|why| CommandError::Incomparable(Text::of(&why)))?;
-    let all: Vec<Row> =
-        pairs.into_iter().flat_map(|(a, b)| compare::rows(a, b, &tolerances)).collect();
+    let count = pairs.pairs.len();
+    let rows = |(a, b): &(&Figures, &Figures)| compare::rows(a, b, &tolerances, count);
+    let mut all: Vec<Row> = pairs.pairs.iter().flat_map(rows).collect();
+    all.extend(pairs.alone.iter().map(|figures| compare::alone(figures)));
     let out = &mut BufWriter::new(std::io::stdout().lock());
     print_compared(&all, out).and_then(|()| out.flush()).map_err(CommandError::Output)?;
     let any = |verdict| all.iter().any(|row| row.verdict == verdict);

@@ -2,6 +2,7 @@
 
 use super::clients;
 use super::finding::{Finding, Level};
+use super::trust::Trust;
 use crate::options;
 use crate::push::{self, tls};
 use config::Config;
@@ -64,12 +65,44 @@ fn file(section: &str, key: &str, file: Option<&Path>) -> Option<Finding> {
     (!terms.is_empty()).then(judged)
 }
 
-/// Those that a sink shows, its own first; none where it shows none that can be read.
-pub fn of_server(shown: &[Vec<u8>]) -> Option<Finding> {
+/// Those that a sink shows, its own first; none where it shows none that can be read. One that has expired does no harm
+/// where the way to the authority goes past it, as past a root that another one has signed anew.
+pub fn of_server(shown: &[Vec<u8>], trust: Option<&Trust>) -> Option<Finding> {
+    const NAME: &str = "sink_certificate";
     let terms: Vec<Term> = shown.iter().filter_map(|der| Term::of(der)).collect();
     let now_s = unix_ns() / 1_000_000_000;
     let fix = "renew the sink's certificate, on the side of the sink or of the gateway before it";
-    (!terms.is_empty()).then(|| judge("sink_certificate", &terms, now_s, false, fix.into()))
+    if terms.is_empty() {
+        return None;
+    }
+    let holds = |at_s| trust.is_some_and(|trust| trust.verify(shown, at_s).is_ok());
+    if !holds(now_s) {
+        return Some(judge(NAME, &terms, now_s, false, fix.into()));
+    }
+    let (used, unused) = split(terms, now_s, holds);
+    let mut found = judge(NAME, &used, now_s, false, fix.into());
+    let unused: Vec<String> = unused
+        .iter()
+        .filter(|term| term.level(now_s) > Level::Ok)
+        .map(|term| term.text(now_s))
+        .collect();
+    if !unused.is_empty() {
+        let note = format!("{}; shown, and not needed: {}", found.found, unused.join(", "));
+        found.found = note;
+    }
+    Some(found)
+}
+
+/// Those by whose end it holds no more, and the others: of what it holds without.
+fn split(terms: Vec<Term>, now_s: i64, holds: impl Fn(i64) -> bool) -> (Vec<Term>, Vec<Term>) {
+    let mut ends: Vec<i64> =
+        terms.iter().map(|term| term.to_s).filter(|end| *end >= now_s).collect();
+    ends.sort_unstable();
+    let end = ends.into_iter().find(|end| !holds(end + 1));
+    let end = end.unwrap_or(now_s);
+    let is_unused = |term: &Term| term.to_s < end || term.from_s > now_s;
+    let (unused, used): (Vec<Term>, Vec<Term>) = terms.into_iter().partition(is_unused);
+    (used, unused)
 }
 
 /// Of what and when a certificate is valid, in seconds since 1970.

@@ -1,8 +1,8 @@
 //! The disk of `data_dir`: whether it may be used, is free, large enough, of a kind that fits, and fast.
 
 use super::finding::{Finding, Level};
-use super::processes::{self, Lock};
-use super::{nearest, size};
+use super::{nearest, running, size};
+use crate::ask::Access;
 use crate::options::{self, SHARE_BYTES_MIN};
 use crate::place;
 use config::Config;
@@ -14,6 +14,7 @@ use std::io::{Error, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often a block is written to measure it.
@@ -26,14 +27,14 @@ const WRITE_P99_MAX: Duration = Duration::from_millis(20);
 struct Block([u8; 4096]);
 
 #[must_use]
-pub fn look(config: &Config) -> Vec<Finding> {
+pub fn look(config: &Config, access: &Access) -> Vec<Finding> {
     let dir = &config.data_dir;
     let place = match place_of(dir) {
         Ok(finding) => finding,
         Err(finding) => return vec![*finding],
     };
     let at = nearest(dir);
-    let mut found = vec![place, lock(dir), file_system(at)];
+    let mut found = vec![place, running::look(config, access), file_system(at)];
     match measure(at) {
         Ok(trial) => found.extend([direct_io(at, trial.direct), latency(trial.times)]),
         Err(error) => found.push(unwritable(at, &error)),
@@ -74,36 +75,6 @@ fn judge_place(dir: &Path, mode: u32, owner: u32, user: u32) -> Finding {
         return Finding::warning("data_dir", found, fix);
     }
     Finding::ok("data_dir", format!("{of} is there, mode {mode:o}, of this user"))
-}
-
-fn lock(dir: &Path) -> Finding {
-    const NAME: &str = "data_dir_in_use";
-    let of = dir.display();
-    match processes::lock_of(dir) {
-        Ok(Lock::Free) => Finding::ok(NAME, "by no process"),
-        Ok(Lock::Held(holder)) if holder.is_log_capturer() => Finding::warning(
-            NAME,
-            format!("by {holder}, the instance that is to be replaced"),
-            "stop it before the new one is started: two are never allowed on one data_dir",
-        )
-        .figures(json!({ "pid": holder.pid })),
-        Ok(Lock::Held(holder)) => Finding::no_go(
-            NAME,
-            format!("{holder} has the lock of {of}"),
-            "stop it, or choose another data_dir",
-        )
-        .figures(json!({ "pid": holder.pid })),
-        Ok(Lock::HeldElsewhere) => Finding::no_go(
-            NAME,
-            format!("the lock of {of} is held by a process that is not to be seen from here"),
-            "look on other hosts and in other containers that have this file system; stop it, or choose another data_dir",
-        ),
-        Err(error) => Finding::no_go(
-            NAME,
-            format!("{}: {error}", dir.join("lock").display()),
-            "run this as the user of log-capturer",
-        ),
-    }
 }
 
 /// `statfs` of file systems on which a data_dir is not at its best, and why.
@@ -250,12 +221,23 @@ fn latency(mut times: Vec<Duration>) -> Finding {
 struct Space {
     free: u64,
     size: u64,
-    /// Of logs and dead-letter queues, already there.
-    present: u64,
-    wal: u64,
-    dlq: u64,
-    /// Without which no shard can begin.
+    wal: Quota,
+    dlq: Quota,
+    /// Without which no shard can begin, and what the write-ahead log leaves to dead letters.
     min: u64,
+}
+
+/// What may be taken, and what is: that is free for its own.
+#[derive(Debug, Clone, Copy)]
+struct Quota {
+    bytes_max: u64,
+    present: u64,
+}
+
+impl Quota {
+    fn missing(self) -> u64 {
+        self.bytes_max.saturating_sub(self.present)
+    }
 }
 
 /// The quotas of `count` shards against the disk.
@@ -278,23 +260,23 @@ pub fn space(config: &Config, count: usize) -> Vec<Finding> {
         let queue = |number| options::dlq(config, sink, number, count, FormatVersion::NEWEST);
         (0..count).map(|number| queue(number).bytes_max).sum::<u64>()
     };
+    let shards = place::shards(&config.data_dir).unwrap_or_default();
+    let present = |name: &str| shards.iter().map(|(_, path)| taken(&path.join(name))).sum::<u64>();
+    let kept = options::shard(config, 0, count, FormatVersion::NEWEST, &Arc::default()).kept_bytes;
     found.push(judge_space(Space {
         free: stat.f_bavail * stat.f_frsize,
         size: stat.f_blocks * stat.f_frsize,
-        present: present(&config.data_dir),
-        wal: config.wal.bytes_max,
-        dlq: (0..config.sinks.len()).map(of_sink).sum(),
-        min: SHARE_BYTES_MIN * count as u64,
+        wal: Quota { bytes_max: config.wal.bytes_max, present: present("wal") },
+        dlq: Quota {
+            bytes_max: (0..config.sinks.len()).map(of_sink).sum(),
+            present: present("dlq"),
+        },
+        min: SHARE_BYTES_MIN * count as u64 + kept,
     }));
     found
 }
 
 /// What logs and queues take, as the disk counts it.
-fn present(data_dir: &Path) -> u64 {
-    let shards = place::shards(data_dir).unwrap_or_default();
-    shards.iter().map(|(_, path)| taken(path)).sum()
-}
-
 fn taken(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     let of = |entry: fs::DirEntry| match entry.metadata() {
@@ -306,23 +288,30 @@ fn taken(dir: &Path) -> u64 {
     entries.flatten().map(of).sum()
 }
 
+/// Quotas above what the disk can hold are never a no-go: where the disk is full before them, the log takes no more, as
+/// where a quota is used up, and nothing is lost; files and clients wait. But that comes sooner than the quotas say, no
+/// alarm on a share of a quota comes before it, and whatever else is on that disk stands still with it: so it is a warning.
 fn judge_space(space: Space) -> Finding {
-    let Space { free, size: all, present, wal, dlq, min } = space;
-    let quotas = wal + dlq;
-    let missing = quotas.saturating_sub(present);
+    let Space { free, size: all, wal, dlq, min } = space;
+    let present = wal.present + dlq.present;
+    let missing = wal.missing() + dlq.missing();
     let of = format!(
         "wal.bytes_max {} and dead-letter queues {}, of which {} are there; {} of {} are free",
-        size(wal),
-        size(dlq),
+        size(wal.bytes_max),
+        size(dlq.bytes_max),
         size(present),
         size(free),
         size(all)
     );
     let (level, found) = if free < min.saturating_sub(present) {
-        let needed = size(min.saturating_sub(present));
+        let needed = size(min);
         (Level::NoGo, format!("too little for any shard, which takes {needed} in all: {of}"))
-    } else if quotas > all {
-        (Level::NoGo, format!("the quotas are larger than the disk: {of}"))
+    } else if wal.bytes_max.saturating_add(dlq.bytes_max) > all {
+        let found = format!(
+            "the quotas are larger than the disk: nothing is lost where it is full, but sources wait then, and no \
+             alarm on a quota comes before: {of}"
+        );
+        (Level::Warning, found)
     } else if missing > free {
         (Level::Warning, format!("the disk is full before the quotas are: {of}"))
     } else {
@@ -333,8 +322,8 @@ fn judge_space(space: Space) -> Finding {
         size(missing.saturating_sub(free))
     );
     let figures = json!({
-        "free_bytes": free, "size_bytes": all, "present_bytes": present, "wal_bytes_max": wal,
-        "dlq_bytes_max": dlq,
+        "free_bytes": free, "size_bytes": all, "present_bytes": present, "wal_bytes_max": wal.bytes_max,
+        "dlq_bytes_max": dlq.bytes_max,
     });
     Finding::at(level, "disk_space", found, fix).figures(figures)
 }
@@ -347,17 +336,25 @@ mod tests {
 
     #[test]
     fn quotas_are_held_against_the_disk() {
-        let judged = |free, all, present| {
-            let space =
-                Space { free, size: all, present, wal: 64 * MIB, dlq: 16 * MIB, min: 8 * MIB };
+        let judged = |free, all, [wal, dlq]: [u64; 2]| {
+            let quota =
+                |bytes_max, present| Quota { bytes_max: bytes_max * MIB, present: present * MIB };
+            let (wal, dlq) = (quota(64, wal), quota(16, dlq));
+            let space = Space { free: free * MIB, size: all * MIB, wal, dlq, min: 8 * MIB };
             judge_space(space).level
         };
-        assert_eq!(judged(100 * MIB, 200 * MIB, 0), Level::Ok);
-        assert_eq!(judged(79 * MIB, 200 * MIB, 0), Level::Warning);
-        assert_eq!(judged(79 * MIB, 200 * MIB, MIB), Level::Ok, "some of it is there");
-        assert_eq!(judged(7 * MIB, 200 * MIB, 0), Level::NoGo);
-        assert_eq!(judged(7 * MIB, 200 * MIB, 79 * MIB), Level::Ok);
-        assert_eq!(judged(60 * MIB, 70 * MIB, 0), Level::NoGo, "never all of it");
+        assert_eq!(judged(100, 200, [0, 0]), Level::Ok);
+        assert_eq!(judged(79, 200, [0, 0]), Level::Warning);
+        assert_eq!(judged(79, 200, [1, 0]), Level::Ok, "some of it is there");
+        assert_eq!(judged(7, 200, [0, 0]), Level::NoGo);
+        assert_eq!(judged(1, 200, [64, 15]), Level::Ok);
+        assert_eq!(
+            judged(15, 200, [90, 0]),
+            Level::Warning,
+            "what the log has more is not for dead letters"
+        );
+        assert_eq!(judged(60, 70, [0, 0]), Level::Warning, "nothing is lost where it is full");
+        assert_eq!(judged(6, 70, [60, 4]), Level::Warning);
     }
 
     #[test]

@@ -4,21 +4,30 @@
 use super::finding::{Finding, Level};
 use crate::inspect::findings::{self, Finding as Damage};
 use crate::inspect::log::{self, Home};
+use crate::state::compat::{Compat, Other};
 use crate::state::{State, StateError};
 use config::Config;
 use io::format::{FORMAT_VERSION, FormatVersion};
 use io::wal::survey::Reach;
 use serde_json::json;
+use std::path::Path;
+
+const PREVIOUS: &str = "rollback_program";
 
 #[must_use]
-pub fn look(config: &Config) -> Vec<Finding> {
+pub fn look(config: &Config, previous: &Path) -> Vec<Finding> {
     if !config.data_dir.is_dir() {
         let found = format!("nothing is there yet; format {FORMAT_VERSION} will be written");
         return vec![Finding::ok("formats", found)];
     }
     let state = State::read(&config.data_dir).and_then(|state| state.check().map(|()| state));
     let mut found = match state {
-        Ok(state) => vec![readable(&state), rollback(state.writes().number(), state.reader_min())],
+        Ok(state) => {
+            let mut found =
+                vec![readable(&state), rollback(state.writes().number(), state.reader_min())];
+            found.extend(kept(&state, previous));
+            found
+        }
         Err(error) => vec![refused(&error)],
     };
     let sinks: Vec<String> = config.sinks.iter().map(|sink| sink.name.clone()).collect();
@@ -84,6 +93,41 @@ fn rollback(writes: u16, reader_min: u16) -> Finding {
     finding.figures(figures)
 }
 
+/// Of the program that was before, where it is kept.
+fn kept(state: &State, program: &Path) -> Option<Finding> {
+    if !program.is_file() {
+        return None;
+    }
+    let finding = match Other::of_program(program) {
+        Ok(other) => judge_kept(&Compat::of(state, other)),
+        Err(error) => Finding::warning(
+            PREVIOUS,
+            format!("the kept program cannot be asked: {error}"),
+            "run it by hand; for a way back, keep one that runs there",
+        ),
+    };
+    Some(finding.of(program.display().to_string()))
+}
+
+fn judge_kept(compat: &Compat) -> Finding {
+    let figures = compat.document();
+    let newest = compat.other.newest;
+    let finding = if compat.is_reversible() {
+        let until = match compat.ahead.first() {
+            Some(_) => ", until log-capturer state finalize is run",
+            None => "",
+        };
+        Finding::ok(PREVIOUS, format!("it reads format {newest}, and all that is there{until}"))
+    } else {
+        Finding::warning(
+            PREVIOUS,
+            format!("it would refuse what is there: {}", compat.passed.join("; ")),
+            "go back to it only with a data_dir of its own, or keep a program that reads this",
+        )
+    };
+    finding.figures(figures)
+}
+
 /// What a start would report of a log.
 fn damage(home: &Home, sinks: &[String]) -> Vec<Finding> {
     let (log, mut damage) = match findings::read(home, sinks, Reach::Everything) {
@@ -130,5 +174,19 @@ mod tests {
         assert!(old.found.contains("stays possible to a program of format 1"), "{old:?}");
         assert_eq!(rollback(1, 2).level, Level::Warning);
         assert_eq!(rollback(newest, 1).level, Level::Ok);
+    }
+
+    #[test]
+    fn a_kept_program_that_would_refuse_it_is_a_warning() {
+        let other = Other { name: "p".into(), newest: 1 };
+        let judged = |passed: &[&str], ahead: &[&str]| {
+            let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect();
+            judge_kept(&Compat { other: other.clone(), passed: texts(passed), ahead: texts(ahead) })
+        };
+        assert_eq!(judged(&[], &[]).level, Level::Ok);
+        assert!(judged(&[], &["finalize"]).found.contains("until log-capturer state finalize"));
+        let passed = judged(&["format 2 is written"], &[]);
+        assert_eq!(passed.level, Level::Warning);
+        assert!(passed.found.contains("format 2 is written"), "{passed:?}");
     }
 }

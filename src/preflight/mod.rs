@@ -18,11 +18,13 @@ pub mod guard;
 pub mod host;
 pub mod ports;
 pub mod processes;
+pub mod running;
 pub mod secrets;
 mod served;
 pub mod sinks;
 pub mod sources;
 mod trial;
+mod trust;
 
 use crate::ask::{Access, AccessArgs};
 use crate::{options, place};
@@ -48,7 +50,7 @@ Exit code: 0 go; 1 warnings; 2 no-go, also where the answer cannot be written; 7
 #[derive(Debug, Args)]
 #[command(after_help = CODES)]
 pub struct Preflight {
-    /// The configuration file (YAML) that is to be deployed.
+    /// The configuration file (YAML) that is to be deployed; - is standard input.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Tell what changes against this configuration, and not against the instance that runs.
@@ -57,6 +59,14 @@ pub struct Preflight {
     /// Push no line to the sinks.
     #[arg(long)]
     pub no_push: bool,
+    /// The program to go back to, where there is one: it is asked whether it would read what is there. The package keeps
+    /// it there.
+    #[arg(
+        long,
+        value_name = "PROGRAM",
+        default_value = "/usr/lib/log-capturer/previous/log-capturer"
+    )]
+    pub previous: PathBuf,
     /// As one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -66,6 +76,12 @@ pub struct Preflight {
 
 /// As of sysexits' EX_CONFIG.
 const EXIT_WRONG: u8 = 78;
+
+impl Preflight {
+    fn file(&self) -> &Path {
+        if self.config == Path::new("-") { Path::new("/dev/stdin") } else { &self.config }
+    }
+}
 
 /// Looks at everything, tells it on standard output, and gives the exit code.
 pub fn run(preflight: &Preflight) -> u8 {
@@ -95,7 +111,7 @@ pub fn run(preflight: &Preflight) -> u8 {
 }
 
 fn look(preflight: &Preflight, access: &Access) -> Vec<Finding> {
-    let draft = match Draft::load(&preflight.config) {
+    let draft = match Draft::load(preflight.file()) {
         Ok(draft) => draft,
         Err(errors) => {
             let mut findings = configuration::problems(errors.problems());
@@ -121,7 +137,7 @@ impl Areas<'_> {
             configuration::changes(config, preflight.against.as_deref(), access)
         });
         self.area("secrets", &["sinks", "server", "metrics"], |config| {
-            secrets::look(config, &preflight.config)
+            secrets::look(config, preflight.file())
         });
         let plan = self.draft.sound(&["cores"]).map(cpus::plan);
         if let Some(plan) = &plan {
@@ -132,9 +148,9 @@ impl Areas<'_> {
         let plan = plan.and_then(Result::ok);
         let count = self.shards(plan.as_ref());
         self.findings.extend(host::look(self.draft.sound(&["sources", "server"]), count));
-        self.area("data_dir", &["data_dir"], disk::look);
+        self.area("data_dir", &["data_dir", "server.listen"], |config| disk::look(config, access));
         self.area("disk_space", &["data_dir", "wal", "sinks"], |config| disk::space(config, count));
-        self.area("formats", &["data_dir"], formats::look);
+        self.area("formats", &["data_dir"], |config| formats::look(config, &preflight.previous));
         self.area("ports", &["data_dir", "server.listen", "metrics.listen"], ports::look);
         self.area("sources", &["sources"], sources::look);
         self.area("listeners", &["server", "metrics"], guard::look);

@@ -97,6 +97,23 @@ pub fn listeners(address: SocketAddr) -> Vec<Holder> {
     processes.flatten().filter(has).map(|process| Holder::of(process.pid)).collect()
 }
 
+/// Where a process listens, as far as this user may see.
+#[must_use]
+pub fn addresses_of(pid: i32) -> Vec<SocketAddr> {
+    let Ok(fds) = Process::new(pid).and_then(|process| process.fd()) else { return Vec::new() };
+    let socket = |fd: procfs::process::FDInfo| match fd.target {
+        FDTarget::Socket(inode) => Some(inode),
+        _ => None,
+    };
+    let inodes: HashSet<u64> = fds.flatten().filter_map(socket).collect();
+    let sockets = procfs::net::tcp().into_iter().chain(procfs::net::tcp6()).flatten();
+    let found = sockets
+        .filter(|socket| socket.state == TcpState::Listen && inodes.contains(&socket.inode))
+        .map(|socket| socket.local_address);
+    // A port may be shared by several.
+    found.collect::<HashSet<_>>().into_iter().collect()
+}
+
 /// Whoever listens on every address has this one as well, and the other way round.
 fn is_at(socket: &TcpNetEntry, address: SocketAddr) -> bool {
     let (has, wanted) = (socket.local_address.ip(), address.ip());
@@ -125,6 +142,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let pids = |address| listeners(address).iter().map(|of| of.pid).collect::<Vec<_>>();
         assert!(pids(address).contains(&own));
+        assert!(addresses_of(own).contains(&address));
         assert!(pids(SocketAddr::from(([0; 4], address.port()))).contains(&own));
         drop(listener);
         assert!(!pids(address).contains(&own));

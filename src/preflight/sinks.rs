@@ -4,6 +4,7 @@ use super::certificates;
 use super::finding::{Finding, Level};
 use super::served;
 use super::trial::{LABELS, Line};
+use super::trust::Trust;
 use crate::options;
 use crate::push::proxy::Way;
 use crate::push::{self, Client};
@@ -125,7 +126,8 @@ fn certificate(stream: TcpStream, options: &push::Options) -> Option<Finding> {
     }
     let name = options.tls.server_name.as_deref().unwrap_or(&host);
     let limit = options.timeout.min(CONNECT_TIME_MAX);
-    certificates::of_server(&served::certificates(stream, name, limit))
+    let shown = served::certificates(stream, name, limit);
+    certificates::of_server(&shown, Trust::of(&options.tls, name).as_ref())
 }
 
 fn endpoint(options: &push::Options) -> Result<(String, u16, &'static str), String> {

@@ -143,7 +143,13 @@ fn judge(include: &str, walked: &Walked) -> Finding {
         let found = format!("{counts}; {} cannot be read: {named}", unreadable.len());
         let fix = "give log-capturer's user the right (its group adm, setfacl -m u:USER:rX), or exclude them";
         Finding::warning(NAME, found, fix)
-    } else if *files == 0 && !cut {
+    } else if *files == 0 && *cut {
+        let found = format!(
+            "matches nothing among the first {NAMES_MAX} names, and there are more: {excluded} excluded"
+        );
+        let fix = "narrow the pattern: a start walks through all of it as well, and looks again and again";
+        Finding::warning(NAME, found, fix)
+    } else if *files == 0 {
         let others = match others {
             0 => String::new(),
             others => format!(", {others} that are no files (symbolic links need follow_symlinks)"),
@@ -232,7 +238,8 @@ mod tests {
         let judged = |walked: Walked| judge("/l/*.log", &walked).level;
         assert_eq!(judged(Walked { files: 2, ..Walked::default() }), Level::Ok);
         assert_eq!(judged(Walked::default()), Level::Warning);
-        assert_eq!(judged(Walked { cut: true, ..Walked::default() }), Level::Ok);
+        assert_eq!(judged(Walked { cut: true, ..Walked::default() }), Level::Warning);
+        assert_eq!(judged(Walked { cut: true, files: 1, ..Walked::default() }), Level::Ok);
         let unreadable = vec!["/l/a: Permission denied".to_owned()];
         assert_eq!(judged(Walked { files: 2, unreadable, ..Walked::default() }), Level::Warning);
         assert_eq!(watches(9, Some(8)).level, Level::Warning);

@@ -1,10 +1,21 @@
 //! `log-capturer state compat`: whether another version can take over this data_dir, and give it back.
 
 use super::{NAME, State};
+use crate::ask::Text;
 use io::format::FormatVersion;
 use serde_json::{Value, json};
+use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+/// It has an empty directory to look at.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Of what it says in place of an answer.
+const WORDS_MAX: usize = 200;
 
 /// The newest format that each release reads. A release that reads another one gets a line here.
 const RELEASES: [(&str, FormatVersion); 1] = [("0.1.0", FormatVersion::V2)];
@@ -21,7 +32,7 @@ impl Other {
     /// `with`: a release, or the path of a program, which is asked.
     pub fn of(with: &str) -> Result<Other, String> {
         if with.contains('/') {
-            return ask(Path::new(with));
+            return Other::of_program(Path::new(with));
         }
         let release = RELEASES.iter().find(|(release, _)| *release == with);
         let Some((name, newest)) = release else {
@@ -35,27 +46,70 @@ impl Other {
     }
 }
 
-/// What a program says of an empty directory.
-fn ask(program: &Path) -> Result<Other, String> {
-    let wrong = |why: String| {
-        format!("{}: {why}; expected a log-capturer that has state show --json", program.display())
-    };
-    let empty = tempdir().map_err(|error| wrong(error.to_string()))?;
-    let output =
-        Command::new(program).args(["state", "show", "--json", "--data-dir"]).arg(&empty).output();
-    let _ = std::fs::remove_dir(&empty);
-    let output = output.map_err(|error| wrong(error.to_string()))?;
-    let said: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|_| wrong(String::from_utf8_lossy(&output.stderr).trim().to_owned()))?;
-    let newest = said["newest"].as_u64().and_then(|newest| u16::try_from(newest).ok());
-    let newest = newest.ok_or_else(|| wrong("it names no newest format".into()))?;
-    Ok(Other { name: program.display().to_string(), newest })
+impl Other {
+    /// What a program says of an empty directory. It may be any program: it is not waited for without end, and no more
+    /// of it is read than such an answer has.
+    pub fn of_program(program: &Path) -> Result<Other, String> {
+        let wrong = |why: String| {
+            format!(
+                "{}: {why}; expected a log-capturer that has state show --json",
+                program.display()
+            )
+        };
+        let said = ask(program).map_err(wrong)?;
+        let newest = said["newest"].as_u64().and_then(|newest| u16::try_from(newest).ok());
+        let newest = newest.ok_or_else(|| wrong("it names no newest format".into()))?;
+        Ok(Other { name: program.display().to_string(), newest })
+    }
 }
 
-fn tempdir() -> std::io::Result<std::path::PathBuf> {
-    let dir = std::env::temp_dir().join(format!("log-capturer-compat-{}", std::process::id()));
-    std::fs::create_dir(&dir)?;
-    Ok(dir)
+fn ask(program: &Path) -> Result<Value, String> {
+    let text = |error: std::io::Error| error.to_string();
+    let empty = tempfile::tempdir().map_err(text)?;
+    let mut child = Command::new(program)
+        .args(["state", "show", "--json", "--data-dir"])
+        .arg(empty.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // With all that it starts, it is ended.
+        .process_group(0)
+        .spawn()
+        .map_err(text)?;
+    let (out, errors) = (answer(child.stdout.take()), answer(child.stderr.take()));
+    let deadline = Instant::now() + ANSWER_TIME_MAX;
+    let read = |from: &Receiver<Vec<u8>>| {
+        from.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+    };
+    let said = read(&out).and_then(|out| Ok((out, read(&errors)?)));
+    // It has answered, or takes too long: in either case it is done.
+    let group = rustix::process::Pid::from_child(&child);
+    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    let _ = child.wait();
+    let (out, errors) = said.map_err(|_| format!("no answer within {ANSWER_TIME_MAX:?}"))?;
+    serde_json::from_slice(&out).map_err(|_| {
+        let words = String::from_utf8_lossy(&errors);
+        let words: String = words.trim().chars().take(WORDS_MAX).collect();
+        if words.is_empty() {
+            "it answers otherwise".to_owned()
+        } else {
+            Text::of(&words).to_string()
+        }
+    })
+}
+
+/// All of it, or its beginning.
+fn answer(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(from) = from {
+            let _ = from.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
+        }
+        // Nobody may be waiting any more.
+        let _ = tell.send(bytes);
+    });
+    told
 }
 
 /// Whether the other one reads all there is, and what keeps it from that.

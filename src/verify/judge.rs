@@ -1,14 +1,47 @@
 //! Whether the rules hold: windows against limits, and nothing else.
 //!
-//! What was measured too little gets no verdict. A latency or a share of errors needs lines, a rate needs looks, and the
-//! slope of the memory is certain only where its whole interval is on one side of the limit.
+//! What was measured too little gets no verdict. Where chance has a part in a figure, it is an interval: the rule does not
+//! hold where all of it is beyond the limit, holds where none of it is, and nothing is known in between. [`Sure`] says how
+//! wide it is.
+
+pub mod latency;
+pub mod throughput;
 
 use crate::baseline::file::Baseline;
 use crate::baseline::number;
 use crate::health::Level;
-use crate::window::Window;
+use crate::window::{Window, chance};
 use config::rollout::{Data, HealthWorst, Rollout, Rules};
 use serde::Serialize;
+
+/// How often one rule may say no-go in a whole run, or go, where that is wrong.
+pub const CHANCE: f64 = 0.01;
+
+/// How often the rules are judged in a run. Each time, and each comparison of a rule, may be wrong by chance: so each has
+/// a share of [`CHANCE`] for a no-go. To go, all of them have to hold, and each has all of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sure {
+    pub times: f64,
+}
+
+impl Sure {
+    pub const ONCE: Sure = Sure { times: 1.0 };
+
+    /// For a no-go of one of so many comparisons, on both sides together.
+    #[must_use]
+    pub fn beyond(self, comparisons: usize) -> f64 {
+        2.0 * self.share(comparisons)
+    }
+
+    /// On one side.
+    #[must_use]
+    pub fn share(self, comparisons: usize) -> f64 {
+        CHANCE / self.times / comparisons.max(1) as f64
+    }
+
+    /// For a go, on both sides together.
+    pub const WITHIN: f64 = 2.0 * CHANCE;
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,6 +82,8 @@ pub struct Judged {
     pub rule: &'static str,
     /// None: of all of them.
     pub instance: Option<String>,
+    /// Of a rule that each sink is judged by.
+    pub sink: Option<String>,
     pub figure: Option<f64>,
     pub limit: Option<f64>,
     pub unit: &'static str,
@@ -61,10 +96,12 @@ impl Judged {
     #[must_use]
     pub fn new(rule: &'static str, verdict: Verdict, why: impl Into<String>) -> Judged {
         let why = why.into();
-        Judged { rule, instance: None, figure: None, limit: None, unit: "", verdict, why }
+        let (instance, sink, figure, limit) = (None, None, None, None);
+        Judged { rule, instance, sink, figure, limit, unit: "", verdict, why }
     }
 
-    fn figure(self, figure: Option<f64>, limit: f64, unit: &'static str) -> Judged {
+    #[must_use]
+    pub fn figure(self, figure: Option<f64>, limit: f64, unit: &'static str) -> Judged {
         let figure = figure.filter(|figure| figure.is_finite());
         Judged { figure, limit: Some(limit), unit, ..self }
     }
@@ -83,32 +120,49 @@ impl Judged {
 
 /// All rules, in the order of the file.
 #[must_use]
-pub fn judge(rollout: &Rollout, windows: &[Window], baseline: Option<&Baseline>) -> Vec<Judged> {
+pub fn judge(
+    rollout: &Rollout,
+    windows: &[Window],
+    baseline: Option<&Baseline>,
+    sure: Sure,
+) -> Vec<Judged> {
     let mut all = Vec::new();
-    for window in windows {
-        let of = Of { rules: &rollout.rules, data: &rollout.data, window };
-        let judged = [
-            of.reached(rollout.triggers.unreached_looks),
-            of.healthy(),
-            of.p99(),
+    let throughputs = throughput::judge(rollout, windows, baseline, sure);
+    for (window, throughput) in windows.iter().zip(throughputs) {
+        let (rules, data, instances) = (&rollout.rules, &rollout.data, windows.len());
+        let of = Of { rules, data, window, instances, sure };
+        let mut judged = vec![of.reached(rollout.triggers.unreached_looks), of.healthy()];
+        judged.extend(latency::p99(rules, data, window));
+        judged.extend([
             of.errors(),
+            of.bytes_lost(),
             of.memory(),
             of.memory_slope(),
-            of.throughput(baseline),
+            throughput,
             of.dead_letters(),
             of.breakers(),
             of.restarts(),
-        ];
+        ]);
         let named = |judged| Judged { instance: Some(window.instance.clone()), ..judged };
         all.extend(judged.into_iter().map(named));
     }
-    all.extend(super::spread::judge(&rollout.rules, &rollout.data, windows));
+    all.extend(super::spread::judge(rollout, windows, sure));
     all
 }
 
 /// A limit that is off.
 pub fn off(rule: &'static str) -> Judged {
     Judged::new(rule, Verdict::Skipped, "off")
+}
+
+/// Of an interval: `beyond` where all of it is beyond the limit, `within` where none of it is.
+#[must_use]
+pub fn certain(beyond: bool, within: bool) -> Verdict {
+    match (beyond, within) {
+        (true, _) => Verdict::NoGo,
+        (false, true) => Verdict::Go,
+        (false, false) => Verdict::NotEnoughData,
+    }
 }
 
 fn hold(holds: bool) -> Verdict {
@@ -135,6 +189,9 @@ struct Of<'a> {
     rules: &'a Rules,
     data: &'a Data,
     window: &'a Window,
+    /// So many are judged.
+    instances: usize,
+    sure: Sure,
 }
 
 impl Of<'_> {
@@ -181,45 +238,22 @@ impl Of<'_> {
         }
     }
 
-    fn p99(&self) -> Judged {
-        let rule = "p99";
-        let Some(limit) = self.rules.p99_max else { return off(rule) };
-        let limit = limit.as_secs_f64();
-        let slowest = self.window.total.slowest();
-        let p99 = slowest.and_then(|(_, buckets)| buckets.quantile(0.99));
-        let lines = slowest.map_or(0.0, |(_, buckets)| buckets.count());
-        let sink = slowest.map_or("", |(sink, _)| sink);
-        let (verdict, why) = match (too_few_lines(lines, self.data), self.waiting(lines, limit)) {
-            (Some(few), _) => (Verdict::NotEnoughData, format!("{few}, were acked")),
-            (None, _) if p99.is_none_or(|p99| p99 >= limit) => {
-                (Verdict::NoGo, format!("sink {sink}, {lines:.0} lines"))
-            }
-            (None, Some(waiting)) => (Verdict::NotEnoughData, waiting),
-            (None, None) => (Verdict::Go, format!("sink {sink}, {lines:.0} lines")),
-        };
-        Judged::new(rule, verdict, why).figure(p99, limit, "s")
-    }
-
-    /// Lines that are not acked are in no histogram. Where so many have waited for so long, it says nothing.
-    fn waiting(&self, acked: f64, limit: f64) -> Option<String> {
-        let last = self.window.last()?;
-        let (lag, waiting) = (last.lag_seconds, last.unacked_lines);
-        let many = waiting > (acked + waiting) * 0.01;
-        (lag >= limit && many).then(|| {
-            format!("{waiting:.0} lines wait for their ack, the oldest for {lag:.1} s, and are in no figure")
-        })
-    }
-
+    /// However few lines there are: the share of errors is known the less.
     fn errors(&self) -> Judged {
         let rule = "error_rate";
         let Some(limit) = self.rules.error_ratio_max else { return off(rule) };
         let total = &self.window.total;
-        let ratio = total.error_ratio();
-        let (verdict, why) = match (too_few_lines(total.offered(), self.data), ratio) {
-            (None, Some(ratio)) => (hold(ratio < limit), self.reasons()),
-            (few, _) => (Verdict::NotEnoughData, few.unwrap_or_default()),
-        };
-        Judged::new(rule, verdict, why).figure(ratio, limit, "of lines")
+        let bounds = |chance| chance::share(total.error_lines(), total.offered(), chance);
+        let (low, _) = bounds(self.sure.share(self.instances));
+        let (_, high) = bounds(CHANCE);
+        let verdict = certain(low >= limit, high < limit);
+        let unknown = (verdict == Verdict::NotEnoughData).then(|| {
+            let [low, high] = [bounds(CHANCE).0, high].map(|share| number(share, "of lines"));
+            format!("between {low} and {high}, of {:.0} lines", total.offered())
+        });
+        let why = [unknown, Some(self.reasons()).filter(|reasons| !reasons.is_empty())];
+        let why = why.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        Judged::new(rule, verdict, why).figure(total.error_ratio(), limit, "of lines")
     }
 
     fn reasons(&self) -> String {
@@ -228,6 +262,14 @@ impl Of<'_> {
             .map(|(reason, lines)| format!("{reason}: {lines:.0} lines"))
             .collect::<Vec<_>>()
             .join(", ")
+    }
+
+    /// Bytes of files that were truncated or removed before they were read. They were lost, however few looks there are.
+    fn bytes_lost(&self) -> Judged {
+        let rule = "bytes_lost";
+        let Some(limit) = self.rules.bytes_lost_max else { return off(rule) };
+        let (lost, limit) = (self.window.total.bytes_lost, limit as f64);
+        self.seen(rule, lost <= limit).figure(Some(lost), limit, "B")
     }
 
     fn memory(&self) -> Judged {
@@ -249,36 +291,18 @@ impl Of<'_> {
         let limit = limit as f64;
         let slope = self.window.memory_slope();
         let figure = slope.map(|slope| slope.per_hour);
-        let (verdict, why) = match certain_slope(self.window, self.data) {
+        let interval = |chance| certain_slope(self.window, self.data, chance);
+        let bounds = interval(self.sure.beyond(self.instances))
+            .and_then(|(low, _)| interval(Sure::WITHIN).map(|within| (low, within)));
+        let (verdict, why) = match bounds {
             Err(why) => (Verdict::NotEnoughData, why),
-            Ok((low, high)) => {
+            Ok((beyond, (low, high))) => {
                 let why =
-                    format!("between {} and {} with 95 %", number(low, "B/h"), number(high, "B/h"));
-                let verdict = match () {
-                    () if low >= limit => Verdict::NoGo,
-                    () if high < limit => Verdict::Go,
-                    () => Verdict::NotEnoughData,
-                };
-                (verdict, why)
+                    format!("between {} and {} with 98 %", number(low, "B/h"), number(high, "B/h"));
+                (certain(beyond >= limit, high < limit), why)
             }
         };
         Judged::new(rule, verdict, why).figure(figure, limit, "B/h")
-    }
-
-    fn throughput(&self, baseline: Option<&Baseline>) -> Judged {
-        let rule = "throughput";
-        let Some(drop) = self.rules.throughput_drop_max else { return off(rule) };
-        let Some(baseline) = baseline else {
-            return Judged::new(rule, Verdict::Skipped, "no --baseline");
-        };
-        let before = rate_of(baseline, &self.window.instance);
-        let limit = before * (1.0 - drop);
-        let rate = self.window.rate(|of| of.lines);
-        let (verdict, why) = match (too_few_looks(self.window, self.data), rate) {
-            (None, Some(rate)) => (hold(rate >= limit), format!("baseline {before:.1}")),
-            (few, _) => (Verdict::NotEnoughData, few.unwrap_or_default()),
-        };
-        Judged::new(rule, verdict, why).figure(rate, limit, "1/s")
     }
 
     fn dead_letters(&self) -> Judged {
@@ -315,16 +339,9 @@ impl Of<'_> {
     }
 }
 
-/// Of the instance of that name; or the mean of all, where it is a new one.
-fn rate_of(baseline: &Baseline, instance: &str) -> f64 {
-    let same = baseline.instances.iter().find(|figures| figures.instance == instance);
-    let rates = baseline.instances.iter().map(|figures| figures.lines_per_second);
-    let mean = rates.sum::<f64>() / baseline.instances.len().max(1) as f64;
-    same.map_or(mean, |figures| figures.lines_per_second)
-}
-
-/// The interval of the slope, in bytes an hour; or why it says nothing.
-pub fn certain_slope(window: &Window, data: &Data) -> Result<(f64, f64), String> {
+/// The interval of the slope, in bytes an hour, outside of which it is with no more than `chance`; or why it says
+/// nothing.
+pub fn certain_slope(window: &Window, data: &Data, chance: f64) -> Result<(f64, f64), String> {
     let slope = window.memory_slope().ok_or("too few looks at this process")?;
     let least = data.slope_time_min.as_secs_f64();
     if slope.seconds < least {
@@ -333,8 +350,10 @@ pub fn certain_slope(window: &Window, data: &Data) -> Result<(f64, f64), String>
     if let Some(few) = too_few_looks(window, data) {
         return Err(few);
     }
-    slope.interval().ok_or_else(|| "its looks depend on each other too much".into())
+    slope.interval_at(chance).ok_or_else(|| "its looks depend on each other too much".into())
 }
 
+#[cfg(test)]
+mod simulated;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use crate::window::Window;
 use crate::window::target::{self, Target, TargetArgs, TargetError, window_time};
 use clap::Args;
 use config::rollout::{self, Rollout};
-use judge::{Judged, Verdict};
+use judge::{Judged, Sure, Verdict};
 use report::Report;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{BufWriter, Write};
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 const CODES: &str = "\
 JSON: {version, written_by, verdict (go, no_go, not_enough_data), started, ended, for_seconds, seconds, ended_early, \
-rules: [{rule, instance, figure, limit, unit, verdict, why}], instances: [as baseline save has them]}.
+rules: [{rule, instance, sink, figure, limit, unit, verdict, why}], instances: [as baseline save has them]}.
 
 Exit code: 0 go; 2 no-go; 3 not enough data; 1 a report could not be written; 78 wrong arguments or files.";
 
@@ -129,9 +129,14 @@ pub fn run(options: &Verify) -> Result<(), VerifyError> {
     let (started, start) = (report::now(), Instant::now());
     let (windows, early) = options.watch(&mut plan, start, &stop);
     let took = start.elapsed();
-    let mut rules = judge::judge(&plan.rollout, &windows, plan.baseline.as_ref());
+    // With --fail-fast, any of the looks might have ended it.
+    let sure = if options.fail_fast { options.sure() } else { Sure::ONCE };
+    let mut rules = judge::judge(&plan.rollout, &windows, plan.baseline.as_ref(), sure);
+    rules.extend(
+        plan.baseline.as_ref().and_then(|baseline| judge::throughput::left_out(&windows, baseline)),
+    );
     if let Some(server) = &plan.prometheus {
-        rules.extend(services::prometheus(server, windows.len()));
+        rules.extend(services::prometheus(server, &windows));
     }
     if let Some(server) = &plan.grafana {
         rules.extend(services::grafana(server));
@@ -196,7 +201,8 @@ impl Verify {
         loop {
             let began = start.elapsed();
             let seen = target::look_at(&mut plan.targets, start, true);
-            for (window, seen) in windows.iter_mut().zip(seen) {
+            for ((window, seen), target) in windows.iter_mut().zip(seen).zip(&plan.targets) {
+                window.addresses = target.addresses();
                 window.take(seen);
             }
             if !announced {
@@ -224,9 +230,15 @@ impl Verify {
         eprintln!("looked at {count} instances once; now for {over}, every {interval}");
     }
 
+    /// Of all its looks.
+    fn sure(&self) -> Sure {
+        Sure { times: (self.over.as_secs_f64() / self.targets.interval.as_secs_f64()).ceil() + 1.0 }
+    }
+
     fn early(&self, plan: &Plan, windows: &[Window]) -> Option<Judged> {
-        triggers::pulled(&plan.rollout, windows).or_else(|| {
-            let judged = || judge::judge(&plan.rollout, windows, plan.baseline.as_ref());
+        let sure = self.sure();
+        triggers::pulled(&plan.rollout, windows, sure).or_else(|| {
+            let judged = || judge::judge(&plan.rollout, windows, plan.baseline.as_ref(), sure);
             let first = self.fail_fast.then(judged)?;
             let failed = first.into_iter().find(|judged| judged.verdict == Verdict::NoGo)?;
             let why = format!("--fail-fast: {} does not hold: {}", failed.rule, failed.why);

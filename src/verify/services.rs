@@ -2,6 +2,7 @@
 
 use super::judge::{Judged, Verdict};
 use crate::ask::{Failure, Server, Text};
+use crate::window::{Window, names};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,29 +23,31 @@ fn shipped() -> BTreeSet<&'static str> {
     ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect()
 }
 
-/// `instances`: how many it is to scrape.
+/// Of the instances that are looked at. What it says of others is told, and counts for nothing.
 #[must_use]
-pub fn prometheus(server: &Server, instances: usize) -> Vec<Judged> {
+pub fn prometheus(server: &Server, windows: &[Window]) -> Vec<Judged> {
     let ask = |what: &str| -> Result<Value, Failure> {
         let path = format!("/api/v1/{what}");
         let ask = || server.json(&path, ANSWER_TIME_MAX, ANSWER_BYTES_MAX);
         let mut answer: Value = ask().or_else(|_| ask())?;
-        Ok(answer["data"].take())
+        match answer["data"].take() {
+            // Such as that of something else that answers JSON.
+            Value::Object(data) => Ok(Value::Object(data)),
+            _ => Err(server.unlike(&path, "expected data in it, found none")),
+        }
     };
-    let judged =
-        |rule, answer: Result<Value, Failure>, judge: &dyn Fn(&Value) -> (bool, String)| {
-            let (verdict, why) = match answer.map(|data| judge(&data)) {
-                Ok((true, why)) => (Verdict::Go, why),
-                Ok((false, why)) => (Verdict::NoGo, why),
-                // That it does not answer says nothing of the instances.
-                Err(error) => (Verdict::NotEnoughData, error.to_string()),
-            };
-            Judged::new(rule, verdict, Text::of(&why).to_string())
-        };
+    let judged = |rule, judged: Result<(Verdict, String), Failure>| {
+        // That it does not answer says nothing of the instances.
+        let (verdict, why) =
+            judged.unwrap_or_else(|error| (Verdict::NotEnoughData, error.to_string()));
+        Judged::new(rule, verdict, Text::of(&why).to_string())
+    };
+    let scraped = ask("targets?state=active").map(|data| Scraped::of(&data, windows));
+    let alerts = ask("alerts").map(|data| alerts(&data, &scraped, windows));
     vec![
-        judged("prometheus_targets", ask("targets?state=active"), &|data| targets(data, instances)),
-        judged("prometheus_rules", ask("rules"), &rules),
-        judged("prometheus_alerts", ask("alerts"), &alerts),
+        judged("prometheus_targets", scraped.map(|scraped| targets(&scraped, windows))),
+        judged("prometheus_rules", ask("rules").map(|data| rules(&data))),
+        judged("prometheus_alerts", alerts),
     ]
 }
 
@@ -64,22 +67,83 @@ fn named(names: impl IntoIterator<Item = String>) -> String {
     if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
-fn targets(data: &Value, instances: usize) -> (bool, String) {
-    let of_job =
-        list(&data["activeTargets"]).iter().filter(|target| target["labels"]["job"] == JOB);
-    let (up, down): (Vec<&Value>, Vec<&Value>) =
-        of_job.partition(|target| target["health"] == "up");
-    if !down.is_empty() {
-        let name = |target: &&Value| {
-            format!("{} ({})", text(&target["labels"]["instance"]), text(&target["lastError"]))
-        };
-        return (false, format!("not up: {}", named(down.iter().map(name))));
-    }
-    let found = format!("{} targets of job {JOB} are up, of {instances} instances", up.len());
-    (up.len() >= instances, found)
+/// A target of the job.
+#[derive(Debug, Default)]
+struct Scrape {
+    /// Its label, by which alerts name it.
+    instance: String,
+    url: String,
+    /// None where it is up.
+    down: Option<String>,
 }
 
-fn rules(data: &Value) -> (bool, String) {
+/// What Prometheus scrapes: for each instance its place in the list, and others.
+#[derive(Debug, Default)]
+struct Scraped {
+    all: Vec<Scrape>,
+    of: Vec<Option<usize>>,
+}
+
+impl Scraped {
+    fn of(data: &Value, windows: &[Window]) -> Scraped {
+        let of_job =
+            list(&data["activeTargets"]).iter().filter(|target| target["labels"]["job"] == JOB);
+        let scrape = |target: &Value| Scrape {
+            instance: text(&target["labels"]["instance"]).to_owned(),
+            url: text(&target["scrapeUrl"]).to_owned(),
+            down: (target["health"] != "up").then(|| text(&target["lastError"]).to_owned()),
+        };
+        let all: Vec<Scrape> = of_job.map(scrape).collect();
+        // Where its label is another name, it is known by what is scraped.
+        let by = |name: fn(&Scrape) -> &str| {
+            let theirs: Vec<&str> = all.iter().map(name).collect();
+            names::counterparts(&addresses(windows), &theirs)
+        };
+        let (urls, labels) = (by(|of| &of.url), by(|of| &of.instance));
+        let mut of: Vec<Option<usize>> = urls;
+        for (of, label) in of.iter_mut().zip(labels) {
+            *of = of.or(label);
+        }
+        Scraped { all, of }
+    }
+
+    /// Those that are none of the instances.
+    fn others(&self) -> impl Iterator<Item = &Scrape> {
+        let others = self.all.iter().enumerate().filter(|(at, _)| !self.of.contains(&Some(*at)));
+        others.map(|(_, scrape)| scrape)
+    }
+}
+
+fn addresses(windows: &[Window]) -> Vec<&[String]> {
+    windows.iter().map(|window| &window.addresses[..]).collect()
+}
+
+fn targets(scraped: &Scraped, windows: &[Window]) -> (Verdict, String) {
+    let ours = || scraped.of.iter().flatten().map(|at| &scraped.all[*at]);
+    let down = |of: &Scrape| of.down.as_ref().map(|error| format!("{} ({error})", of.instance));
+    let others = named(scraped.others().filter_map(down));
+    let others = if others.is_empty() { others } else { format!("; of others, not up: {others}") };
+    let is_down: Vec<String> = ours().filter_map(down).collect();
+    if !is_down.is_empty() {
+        return (Verdict::NoGo, format!("not up: {}{others}", named(is_down)));
+    }
+    let missing = windows.iter().zip(&scraped.of).filter(|(_, of)| of.is_none());
+    let missing = named(missing.map(|(window, _)| window.instance.clone()));
+    if missing.is_empty() {
+        let found = format!("{} targets of job {JOB} are up{others}", windows.len());
+        return (Verdict::Go, found);
+    }
+    let unknown = named(scraped.others().map(|of| of.instance.clone()));
+    if unknown.is_empty() {
+        let found = format!("not scraped: {missing}; see config/prometheus/scrape.yaml");
+        return (Verdict::NoGo, found);
+    }
+    // It may be one of those, under another name.
+    let found = format!("no target of job {JOB} is called as {missing}, among {unknown}{others}");
+    (Verdict::NotEnoughData, found)
+}
+
+fn rules(data: &Value) -> (Verdict, String) {
     let all = list(&data["groups"]).iter().flat_map(|group| list(&group["rules"]));
     let known: Vec<(&str, bool)> =
         all.map(|rule| (text(&rule["name"]), rule["health"] == "err")).collect();
@@ -91,10 +155,8 @@ fn rules(data: &Value) -> (bool, String) {
         .collect();
     if !missing.is_empty() {
         let names = named(missing.into_iter().map(str::to_owned));
-        return (
-            false,
-            format!("not loaded: {names}; copy config/prometheus/rules, and reload it"),
-        );
+        let found = format!("not loaded: {names}; copy config/prometheus/rules, and reload it");
+        return (Verdict::NoGo, found);
     }
     let ours = |name: &str| shipped.contains(name) || name.contains("log_capturer");
     let broken: Vec<String> = known
@@ -103,24 +165,53 @@ fn rules(data: &Value) -> (bool, String) {
         .map(|(name, _)| (*name).to_owned())
         .collect();
     match broken.is_empty() {
-        true => (true, format!("{} alerts are loaded", shipped.len())),
-        false => (false, format!("cannot be evaluated: {}", named(broken))),
+        true => (Verdict::Go, format!("{} alerts are loaded", shipped.len())),
+        false => (Verdict::NoGo, format!("cannot be evaluated: {}", named(broken))),
     }
 }
 
-fn alerts(data: &Value) -> (bool, String) {
+/// An alert without an instance is about all of them.
+fn alerts(
+    data: &Value,
+    scraped: &Result<Scraped, Failure>,
+    windows: &[Window],
+) -> (Verdict, String) {
     let shipped = shipped();
     let firing = list(&data["alerts"]).iter().filter(|alert| {
         alert["state"] == "firing" && shipped.contains(text(&alert["labels"]["alertname"]))
     });
+    let labels: Vec<&str> = scraped
+        .iter()
+        .flat_map(|scraped| {
+            scraped.of.iter().flatten().map(|at| scraped.all[*at].instance.as_str())
+        })
+        .collect();
+    let is_ours = |alert: &&Value| {
+        let of = text(&alert["labels"]["instance"]);
+        let known = || names::counterparts(&addresses(windows), &[of]).iter().any(Option::is_some);
+        of.is_empty() || labels.contains(&of) || scraped.is_err() && known()
+    };
     let name = |alert: &Value| {
         let labels = &alert["labels"];
-        format!("{} on {}", text(&labels["alertname"]), text(&labels["instance"]))
+        match text(&labels["instance"]) {
+            "" => text(&labels["alertname"]).to_owned(),
+            of => format!("{} on {of}", text(&labels["alertname"])),
+        }
     };
-    let firing: Vec<String> = firing.map(name).collect();
-    match firing.is_empty() {
-        true => (true, "none fires".into()),
-        false => (false, format!("firing: {}; see config/RUNBOOKS.md", named(firing))),
+    let (ours, others): (Vec<&Value>, Vec<&Value>) = firing.partition(is_ours);
+    let others = named(others.into_iter().map(name));
+    let others = if others.is_empty() { others } else { format!("; on others: {others}") };
+    // Those of an instance that it does not know may be among them.
+    let is_known = scraped.as_ref().is_ok_and(|scraped| scraped.of.iter().all(Option::is_some));
+    match ours.is_empty() {
+        true if !is_known && !others.is_empty() => {
+            (Verdict::NotEnoughData, format!("which are of these instances is not known{others}"))
+        }
+        true => (Verdict::Go, format!("none fires{others}")),
+        false => {
+            let ours = named(ours.into_iter().map(name));
+            (Verdict::NoGo, format!("firing: {ours}; see config/RUNBOOKS.md{others}"))
+        }
     }
 }
 
@@ -173,18 +264,41 @@ mod tests {
         assert!(shipped().len() > 30 && shipped().contains("LogCapturerDown"), "{:?}", shipped());
     }
 
-    #[test]
-    fn targets_are_up_and_as_many_as_instances() {
-        let of = |health: &[&str]| {
-            let target = |health: &&str| json!({ "labels": { "job": JOB, "instance": "a" }, "health": health, "lastError": "refused" });
-            let all: Vec<Value> = health.iter().map(target).collect();
-            json!({ "activeTargets": all })
+    fn windows(names: &[&str]) -> Vec<Window> {
+        names.iter().map(|name| Window::new((*name).into(), 60.0)).collect()
+    }
+
+    /// Of its label, the port that is scraped, and what is wrong with it.
+    fn scraped(of: &[(&str, u16, Option<&str>)], windows: &[Window]) -> Scraped {
+        let target = |(label, port, error): &(&str, u16, Option<&str>)| {
+            json!({
+                "labels": { "job": JOB, "instance": label }, "scrapeUrl": format!("http://h:{port}/metrics"),
+                "health": if error.is_some() { "down" } else { "up" }, "lastError": error,
+            })
         };
-        assert!(targets(&of(&["up", "up"]), 2).0);
-        assert!(!targets(&of(&["up"]), 2).0);
-        let (holds, why) = targets(&of(&["up", "down"]), 1);
-        assert!(!holds && why.contains("a (refused)"), "{why}");
-        assert!(!targets(&json!({}), 1).0);
+        let all: Vec<Value> = of.iter().map(target).collect();
+        Scraped::of(&json!({ "activeTargets": all }), windows)
+    }
+
+    #[test]
+    fn targets_of_the_instances_are_up_and_others_are_a_note() {
+        let ours = windows(&["http://h:1", "http://h:2"]);
+        let judged = |of: &[(&str, u16, Option<&str>)]| targets(&scraped(of, &ours), &ours);
+        let (verdict, why) = judged(&[("a", 1, None), ("b", 2, None), ("c", 3, Some("refused"))]);
+        assert_eq!(verdict, Verdict::Go);
+        assert!(
+            why.contains("2 targets of job log_capturer are up; of others, not up: c (refused)"),
+            "{why}"
+        );
+        let (verdict, why) = judged(&[("a", 1, None), ("b", 2, Some("refused"))]);
+        assert!(verdict == Verdict::NoGo && why.contains("not up: b (refused)"), "{why}");
+        let (verdict, why) = judged(&[("a", 1, None)]);
+        assert!(verdict == Verdict::NoGo && why.contains("not scraped: http://h:2"), "{why}");
+        assert_eq!(judged(&[]).0, Verdict::NoGo);
+        // It may be the one with the other name.
+        let (verdict, why) = judged(&[("a", 1, None), ("web2", 7, None)]);
+        assert!(verdict == Verdict::NotEnoughData && why.contains("among web2"), "{why}");
+        assert_eq!(Scraped::of(&json!(7), &ours).of, [None, None]);
     }
 
     #[test]
@@ -194,7 +308,7 @@ mod tests {
             let rule = |name: &str| json!({ "name": name, "health": if name == broken { "err" } else { "ok" } });
             json!({ "groups": [{ "rules": names.map(rule).collect::<Vec<_>>() }] })
         };
-        assert!(rules(&of("", "")).0);
+        assert_eq!(rules(&of("", "")).0, Verdict::Go);
         assert!(rules(&of("LogCapturerDown", "")).1.contains("not loaded: LogCapturerDown"));
         assert!(
             rules(&of("", "LogCapturerDown")).1.contains("cannot be evaluated: LogCapturerDown")
@@ -203,9 +317,26 @@ mod tests {
 
     #[test]
     fn alerts_of_others_are_none_of_its_business() {
-        let of = |name: &str, state: &str| json!({ "alerts": [{ "labels": { "alertname": name, "instance": "a" }, "state": state }] });
-        assert!(alerts(&of("LogCapturerDown", "pending")).0);
-        assert!(alerts(&of("Other", "firing")).0);
-        assert!(alerts(&of("LogCapturerDown", "firing")).1.contains("LogCapturerDown on a"));
+        let ours = windows(&["http://h:1"]);
+        let known = || Ok(scraped(&[("a", 1, None), ("b", 2, None)], &ours));
+        let of = |name: &str, instance: &str, state: &str| {
+            let labels = json!({ "alertname": name, "instance": instance });
+            json!({ "alerts": [{ "labels": labels, "state": state }] })
+        };
+        let judged = |data: &Value| alerts(data, &known(), &ours);
+        assert_eq!(judged(&of("LogCapturerDown", "a", "pending")).0, Verdict::Go);
+        assert_eq!(judged(&of("Other", "a", "firing")).0, Verdict::Go);
+        let (verdict, why) = judged(&of("LogCapturerDown", "a", "firing"));
+        assert!(verdict == Verdict::NoGo && why.contains("LogCapturerDown on a"), "{why}");
+        let (verdict, why) = judged(&of("LogCapturerDown", "b", "firing"));
+        assert!(
+            verdict == Verdict::Go && why == "none fires; on others: LogCapturerDown on b",
+            "{why}"
+        );
+        assert_eq!(judged(&of("LogCapturerDown", "", "firing")).0, Verdict::NoGo);
+        // Where it does not scrape them, they may be any.
+        let unknown = Ok(scraped(&[], &ours));
+        let (verdict, _) = alerts(&of("LogCapturerDown", "b", "firing"), &unknown, &ours);
+        assert_eq!(verdict, Verdict::NotEnoughData);
     }
 }

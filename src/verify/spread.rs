@@ -1,99 +1,190 @@
-//! Whether all instances do as well as each other.
+//! Whether all instances do as well as each other. Of each, an interval is known: they differ where two have nothing in
+//! common even so, and are alike where none of what they may be is too far apart.
 
-use super::judge::{Judged, Verdict, off, too_few_lines, too_few_looks};
+use super::judge::latency::sinks;
+use super::judge::{Judged, Sure, Verdict, certain, off, too_few_lines, too_few_looks};
 use crate::window::Window;
-use config::rollout::{Data, Rules};
+use crate::window::batches::Estimate;
+use crate::window::chance;
+use config::rollout::{Data, Rollout};
+
+const RATE: &str = "spread_rate";
+const P99: &str = "spread_p99";
+/// What adding up leaves.
+const ROUNDING: f64 = 1e-9;
 
 /// The rules that are about all of them.
-pub fn judge(rules: &Rules, data: &Data, windows: &[Window]) -> Vec<Judged> {
-    let names = ["spread_rate", "spread_p99"];
-    match rules.spread_max {
-        None => names.map(off).to_vec(),
-        Some(_) if windows.len() < 2 => {
-            names.map(|rule| Judged::new(rule, Verdict::Skipped, "one instance")).to_vec()
-        }
-        Some(limit) => {
-            vec![rates(names[0], limit, data, windows), p99(names[1], limit, data, windows)]
-        }
+pub fn judge(rollout: &Rollout, windows: &[Window], sure: Sure) -> Vec<Judged> {
+    let Some(limit) = rollout.rules.spread_max else { return [RATE, P99].map(off).to_vec() };
+    if windows.len() < 2 {
+        let one = |rule| Judged::new(rule, Verdict::Skipped, "one instance");
+        return [RATE, P99].map(one).to_vec();
     }
+    let mut all = vec![rates(limit, &rollout.data, windows, sure)];
+    let sinks = sinks(windows);
+    let count = sinks.len();
+    all.extend(sinks.into_iter().map(|sink| {
+        // Where p99 may be anything, every difference is one.
+        let floor = limit * rollout.rules.p99_max.map_or(0.0, |max| max.as_secs_f64());
+        let of = Latency { sink, limit, floor, data: &rollout.data };
+        Judged { sink: Some(sink.to_owned()), ..of.judge(windows, sure, count) }
+    }));
+    all
 }
 
-/// The lowest and the highest, each with its place.
-fn ends(values: &[f64]) -> (usize, usize) {
-    let order = |a: &usize, b: &usize| values[*a].total_cmp(&values[*b]);
-    let of = |found: Option<usize>| found.expect("there are two at least");
-    (of((0..values.len()).min_by(order)), of((0..values.len()).max_by(order)))
+/// All ordered pairs of different ones.
+fn pairs<T: Copy>(all: &[T]) -> impl Iterator<Item = (T, T)> {
+    let others = move |at: usize| (0..all.len()).filter(move |other| *other != at);
+    (0..all.len()).flat_map(move |at| others(at).map(move |other| (all[at], all[other])))
 }
 
 fn spread(low: f64, high: f64) -> f64 {
     if high > 0.0 { (high - low) / high } else { 0.0 }
 }
 
-fn judged(
+fn rates(limit: f64, data: &Data, windows: &[Window], sure: Sure) -> Judged {
+    let of =
+        |window: &Window| window.batches.estimate(|counts, seconds| Some(counts.lines / seconds));
+    let mut known: Vec<(&Window, Estimate)> = Vec::new();
+    let mut few: Option<String> = None;
+    for window in windows {
+        match (of(window), too_few_looks(window, data)) {
+            (Some(rate), None) => known.push((window, rate)),
+            (_, lack) => {
+                let lack = lack.unwrap_or_else(|| "its looks depend on each other too much".into());
+                few.get_or_insert(format!("{}: {lack}", window.instance));
+            }
+        }
+    }
+    let order = |a: &&(&Window, Estimate), b: &&(&Window, Estimate)| a.1.mean.total_cmp(&b.1.mean);
+    let ends = known.iter().min_by(order).zip(known.iter().max_by(order));
+    let Some((low, high)) = ends.filter(|_| known.len() > 1) else {
+        return told(RATE, limit, None, Verdict::NotEnoughData, few.unwrap_or_default());
+    };
+    few = few.or_else(|| {
+        // As many lines as say something of a rate, on the faster side.
+        too_few_lines(high.0.total.lines, data).map(|few| format!("{}: {few}", high.0.instance))
+    });
+    let rates: Vec<Estimate> = known.iter().map(|(_, rate)| *rate).collect();
+    let figure = spread(low.1.mean, high.1.mean);
+    let why = format!(
+        "{} {:.1} lines/s, {} {:.1} lines/s",
+        low.0.instance, low.1.mean, high.0.instance, high.1.mean
+    );
+    let (verdict, why) = match judge_rates(&rates, limit, sure) {
+        Verdict::NoGo if too_few_lines(high.0.total.lines, data).is_none() => (Verdict::NoGo, why),
+        Verdict::NotEnoughData if few.is_none() => {
+            (Verdict::NotEnoughData, format!("{why}: they move by more than that by themselves"))
+        }
+        verdict => match few {
+            Some(few) => (Verdict::NotEnoughData, few),
+            None => (verdict, why),
+        },
+    };
+    told(RATE, limit, Some(figure), verdict, why)
+}
+
+fn judge_rates(rates: &[Estimate], limit: f64, sure: Sure) -> Verdict {
+    let pair_count = rates.len() * (rates.len() - 1);
+    // Of a difference, no less than of the surer side: one width for all is none too narrow.
+    let freedom = rates.iter().map(|rate| rate.freedom).fold(f64::INFINITY, f64::min);
+    let [beyond, within] =
+        [sure.beyond(pair_count), Sure::WITHIN].map(|chance| chance::student(freedom, chance));
+    // How far the one is above what the other allows.
+    let above = || pairs(rates).map(|(low, high)| low.less(high.times(1.0 - limit)));
+    certain(
+        above().any(|of| of.mean + beyond * of.error < 0.0),
+        above().all(|of| of.mean - within * of.error >= 0.0),
+    )
+}
+
+struct Latency<'a> {
+    sink: &'a str,
+    limit: f64,
+    /// What is less, in seconds, is no difference.
+    floor: f64,
+    data: &'a Data,
+}
+
+impl Latency<'_> {
+    fn judge(&self, windows: &[Window], sure: Sure, sinks: usize) -> Judged {
+        let has = |window: &&Window| window.total.to_sink(self.sink).is_some();
+        let windows: Vec<&Window> = windows.iter().filter(has).collect();
+        if windows.len() < 2 {
+            let why = format!("sink {}: one instance has it", self.sink);
+            return Judged::new(P99, Verdict::Skipped, why);
+        }
+        let few = windows.iter().find_map(|window| {
+            let lines = window.total.to_sink(self.sink).map_or(0.0, |of| of.count());
+            let few = too_few_lines(lines, self.data)?;
+            Some(format!("sink {}: {}: {few}", self.sink, window.instance))
+        });
+        if let Some(few) = few {
+            return told(P99, self.limit, None, Verdict::NotEnoughData, few);
+        }
+        let at = |chance| -> Vec<(f64, f64)> {
+            windows.iter().filter_map(|window| interval(window, self.sink, chance)).collect()
+        };
+        let [beyond, within] = [at(sure.beyond(windows.len() * sinks)), at(Sure::WITHIN)];
+        let verdict = certain(
+            beyond.len() > 1 && pairs(&beyond).any(|(quick, slow)| self.differ(quick, slow)),
+            within.len() == windows.len()
+                && pairs(&within).all(|(quick, slow)| self.are_alike(quick, slow)),
+        );
+        let p99 = |window: &Window| window.total.to_sink(self.sink)?.quantile(0.99);
+        let known: Vec<(&str, f64)> = windows
+            .iter()
+            .filter_map(|window| Some((window.instance.as_str(), p99(window)?)))
+            .collect();
+        let order = |a: &&(&str, f64), b: &&(&str, f64)| a.1.total_cmp(&b.1);
+        let ends = known.iter().min_by(order).zip(known.iter().max_by(order));
+        let (figure, shown) = ends.map_or((None, String::new()), |(low, high)| {
+            let shown =
+                format!("{} {:.1} ms, {} {:.1} ms", low.0, low.1 * 1e3, high.0, high.1 * 1e3);
+            (Some(spread(low.1, high.1)), shown)
+        });
+        let unknown = match verdict {
+            Verdict::NotEnoughData => {
+                ": the buckets of the histogram, and how they move, tell no more"
+            }
+            _ => "",
+        };
+        told(P99, self.limit, figure, verdict, format!("sink {}: {shown}{unknown}", self.sink))
+    }
+
+    /// Even the quickest that the one, and the slowest that the other may be.
+    fn differ(&self, (_, quick): (f64, f64), (slow, _): (f64, f64)) -> bool {
+        slow * (1.0 - self.limit) > quick && slow - quick > self.floor
+    }
+
+    fn are_alike(&self, (quick, _): (f64, f64), (_, slow): (f64, f64)) -> bool {
+        slow - quick <= (self.limit * slow).max(self.floor) * (1.0 + ROUNDING)
+    }
+}
+
+/// Where the p99 is: in its bucket, and as far beyond that as the buckets of the parts move.
+fn interval(window: &Window, sink: &str, chance: f64) -> Option<(f64, f64)> {
+    let (low, high) = window.total.to_sink(sink)?.bounds(0.99)?;
+    let parts = |of: fn((f64, f64)) -> f64| {
+        window.batches.estimate(|counts, _| {
+            let buckets = counts.to_sink(sink).filter(|buckets| buckets.count() > 0.0)?;
+            buckets.bounds(0.99).map(of)
+        })
+    };
+    let lows = parts(|(low, _)| low)?;
+    let low = low.min(lows.mean - lows.half_width(chance));
+    // What is above all edges has none of its own.
+    let highs = parts(|(_, high)| high).filter(|_| high.is_finite());
+    let high = highs.map_or(f64::INFINITY, |of| high.max(of.mean + of.half_width(chance)));
+    Some((low.max(0.0), high))
+}
+
+fn told(
     rule: &'static str,
     limit: f64,
     figure: Option<f64>,
-    (verdict, why): (Verdict, String),
+    verdict: Verdict,
+    why: String,
 ) -> Judged {
-    let judged = Judged::new(rule, verdict, why);
-    Judged { figure, limit: Some(limit), unit: "share", ..judged }
-}
-
-fn rates(rule: &'static str, limit: f64, data: &Data, windows: &[Window]) -> Judged {
-    let rates: Vec<f64> =
-        windows.iter().map(|window| window.rate(|of| of.lines).unwrap_or(0.0)).collect();
-    let (low, high) = ends(&rates);
-    let found = spread(rates[low], rates[high]);
-    let few = windows.iter().find_map(|window| {
-        let few = too_few_looks(window, data).or_else(|| {
-            // As many lines as say something of a rate, on the faster side.
-            too_few_lines(windows[high].total.lines, data)
-        });
-        few.map(|few| format!("{}: {few}", window.instance))
-    });
-    let why = format!(
-        "{} {:.1} lines/s, {} {:.1} lines/s",
-        windows[low].instance, rates[low], windows[high].instance, rates[high]
-    );
-    let result = match few {
-        Some(few) => (Verdict::NotEnoughData, few),
-        None if found > limit => (Verdict::NoGo, why),
-        None => (Verdict::Go, why),
-    };
-    judged(rule, limit, Some(found), result)
-}
-
-fn p99(rule: &'static str, limit: f64, data: &Data, windows: &[Window]) -> Judged {
-    let few = windows.iter().find_map(|window| {
-        let lines = window.total.slowest().map_or(0.0, |(_, buckets)| buckets.count());
-        too_few_lines(lines, data).map(|few| format!("{}: {few}", window.instance))
-    });
-    if let Some(few) = few {
-        return judged(rule, limit, None, (Verdict::NotEnoughData, few));
-    }
-    let slowest = |window: &Window| {
-        let (_, buckets) = window.total.slowest()?;
-        Some((buckets.quantile(0.99)?, buckets.edge(0.99)?))
-    };
-    let found: Vec<(f64, f64)> = windows.iter().filter_map(slowest).collect();
-    let p99: Vec<f64> = found.iter().map(|(p99, _)| *p99).collect();
-    let (low, high) = ends(&p99);
-    let figure = spread(p99[low], p99[high]);
-    let why = format!(
-        "{} {:.1} ms, {} {:.1} ms",
-        windows[low].instance,
-        p99[low] * 1e3,
-        windows[high].instance,
-        p99[high] * 1e3
-    );
-    let result = match figure > limit {
-        false => (Verdict::Go, why),
-        // Where in a bucket it is, is worked out and not known.
-        true if found[low].1 == found[high].1 => (
-            Verdict::NotEnoughData,
-            format!("{why}: in one bucket of the histogram, which tells no more"),
-        ),
-        true => (Verdict::NoGo, why),
-    };
-    judged(rule, limit, Some(figure), result)
+    Judged::new(rule, verdict, why).figure(figure, limit, "share")
 }

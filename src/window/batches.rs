@@ -1,6 +1,7 @@
 //! How much a figure moves by itself: the window in parts, each of which has the figure, and the standard error of their
 //! mean. Lines that travel together take as long as each other, so that their number says little of how sure a figure is.
 
+use super::chance;
 use super::look::Counts;
 
 /// Parts are joined in pairs where there are so many.
@@ -38,15 +39,85 @@ impl Batches {
         self.seconds = seconds / self.parts.len() as f64;
     }
 
-    /// The standard error of what `of` makes of a part and its seconds; None where too few have it.
+    /// What `of` makes of the parts and their seconds; None where too few have it.
+    #[must_use]
+    pub fn estimate(&self, of: impl Fn(&Counts, f64) -> Option<f64>) -> Option<Estimate> {
+        let known = |(seconds, counts): &(f64, Counts)| Some((*seconds, of(counts, *seconds)?));
+        let values: Vec<(f64, f64)> =
+            self.parts.iter().filter(|(seconds, _)| *seconds > 0.0).filter_map(known).collect();
+        Estimate::of(&values)
+    }
+
+    #[must_use]
+    pub fn count(&self, has: impl Fn(&Counts) -> bool) -> usize {
+        self.parts.iter().filter(|(_, counts)| has(counts)).count()
+    }
+
+    /// Its standard error.
     #[must_use]
     pub fn error(&self, of: impl Fn(&Counts, f64) -> Option<f64>) -> Option<f64> {
-        let values: Vec<f64> =
-            self.parts.iter().filter_map(|(seconds, counts)| of(counts, *seconds)).collect();
+        self.estimate(of).map(|estimate| estimate.error)
+    }
+}
+
+/// Of a mean, what adding up leaves.
+const ROUNDING: f64 = 1e-12;
+/// Parts that count: fewer say nothing.
+const COUNTING_MIN: f64 = 3.0;
+
+/// A mean, and how sure it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    pub mean: f64,
+    /// Its standard error, of so many degrees of freedom.
+    pub error: f64,
+    pub freedom: f64,
+}
+
+impl Estimate {
+    /// Of weights and values. Those that follow each other may be alike: then fewer count.
+    fn of(values: &[(f64, f64)]) -> Option<Estimate> {
         let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        (values.len() >= PARTS_MIN).then(|| (squares / (n - 1.0) / n).sqrt())
+        let weight: f64 = values.iter().map(|(weight, _)| weight).sum();
+        let mean = values.iter().map(|(weight, value)| weight * value).sum::<f64>() / weight;
+        // What is left by rounding is nothing, and is alike.
+        let rest = |value: f64| {
+            if (value - mean).abs() > ROUNDING * mean.abs() { value - mean } else { 0.0 }
+        };
+        let rest: Vec<f64> = values.iter().map(|(weight, value)| weight * rest(*value)).collect();
+        let squares: f64 = rest.iter().map(|rest| rest * rest).sum();
+        let counting = chance::counting(&rest);
+        let enough = values.len() >= PARTS_MIN && counting >= COUNTING_MIN && mean.is_finite();
+        enough.then(|| Estimate {
+            mean,
+            error: (n * squares / (counting - 1.0)).sqrt() / weight,
+            freedom: counting - 1.0,
+        })
+    }
+
+    /// Of what is so many times as much.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Estimate {
+        Estimate { mean: self.mean * factor, error: self.error * factor.abs(), ..self }
+    }
+
+    /// Of the difference of two that have nothing to do with each other (Welch and Satterthwaite).
+    #[must_use]
+    pub fn less(self, other: Estimate) -> Estimate {
+        let error = self.error.hypot(other.error);
+        let part = |of: Estimate| of.error.powi(4) / of.freedom;
+        let freedom = if error > 0.0 {
+            error.powi(4) / (part(self) + part(other))
+        } else {
+            self.freedom + other.freedom
+        };
+        Estimate { mean: self.mean - other.mean, error, freedom }
+    }
+
+    /// It is further off than this with no more than `chance`, on both sides together.
+    #[must_use]
+    pub fn half_width(self, chance: f64) -> f64 {
+        if self.error > 0.0 { self.error * chance::student(self.freedom, chance) } else { 0.0 }
     }
 }
 

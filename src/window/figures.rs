@@ -1,18 +1,20 @@
 //! What came of a window, as it is kept in a file and shown.
 
 use super::Window;
+use super::batches::Estimate;
 use super::look::{Buckets, Counts, Way};
 use super::slope::Slope;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Of one instance. What a version before it did not know is as where nothing was measured. An `_error` is the standard
-/// error of what it is of.
+/// error of what it is of, out of so many `parts` of the window.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Figures {
     pub instance: String,
     pub seconds: f64,
+    pub parts: usize,
     pub looks: usize,
     pub looks_missed: usize,
     pub lines: f64,
@@ -24,6 +26,7 @@ pub struct Figures {
     /// Lines that were refused or lost, of all that were offered, by reason.
     pub errors: BTreeMap<String, f64>,
     pub error_ratio: Option<f64>,
+    pub bytes_lost: f64,
     pub dead_letters_more: f64,
     pub cpu_cores: f64,
     pub cpu_cores_error: Option<f64>,
@@ -45,6 +48,7 @@ pub struct Latency {
     pub of: String,
     pub sink: Option<String>,
     pub lines: f64,
+    pub parts: usize,
     pub p50_seconds: Option<f64>,
     pub p50_error: Option<f64>,
     pub p95_seconds: Option<f64>,
@@ -61,6 +65,9 @@ impl Latency {
             of: way.of.clone(),
             sink: way.sink.clone(),
             lines: buckets.count(),
+            parts: window
+                .batches
+                .count(|counts| counts.times.get(way).is_some_and(|of| of.count() > 0.0)),
             p50_seconds: buckets.quantile(0.5),
             p50_error: error(0.5),
             p95_seconds: buckets.quantile(0.95),
@@ -81,7 +88,22 @@ impl Latency {
     }
 }
 
+/// What a version before it knew only the error of: as few parts as there can be.
+#[must_use]
+pub fn freedom(parts: usize) -> f64 {
+    parts.saturating_sub(1).max(FREEDOM_MIN) as f64
+}
+
+const FREEDOM_MIN: usize = 3;
+
 impl Figures {
+    /// Lines a second; none where it is not known how sure that is.
+    #[must_use]
+    pub fn rate(&self) -> Option<Estimate> {
+        let (mean, error) = (self.lines_per_second, self.lines_per_second_error?);
+        Some(Estimate { mean, error, freedom: freedom(self.parts) })
+    }
+
     #[must_use]
     pub fn of(window: &Window) -> Figures {
         let total = &window.total;
@@ -94,6 +116,7 @@ impl Figures {
         Figures {
             instance: window.instance.clone(),
             seconds: window.seconds(),
+            parts: window.batches.count(|_| true),
             looks: window.looks,
             looks_missed: window.missed,
             lines: total.lines,
@@ -108,6 +131,7 @@ impl Figures {
                 .collect(),
             errors: errors.map(|(reason, lines)| (reason.clone(), share(lines))).collect(),
             error_ratio: total.error_ratio(),
+            bytes_lost: total.bytes_lost,
             dead_letters_more: window.dead_letters_more(),
             cpu_cores: window.rate(|of| of.cpu_seconds).unwrap_or(0.0),
             cpu_cores_error: error(|of| of.cpu_seconds),

@@ -18,9 +18,10 @@ const STAGES: &str = "log_capturer_stage_seconds_bucket";
 const WHOLE: &str = "log_capturer_source_to_ack_seconds_bucket";
 
 /// The metrics that are looked at, for those who have to ask for them by name.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 17] = [
     "log_capturer_logs_processed_total",
     "log_capturer_source_bytes_total",
+    "log_capturer_source_bytes_lost_total",
     "log_capturer_lines_refused_total",
     "log_capturer_lines_unstored_total",
     "log_capturer_dlq_stored_total",
@@ -36,6 +37,8 @@ pub const NAMES: [&str; 16] = [
     STAGES,
     WHOLE,
 ];
+/// Of reasons, of ways and of buckets: no instance has as many.
+const KINDS_MAX: usize = 1_000;
 /// Without it, it is no instance.
 pub const STARTED: &str = "process_start_time_seconds";
 
@@ -44,6 +47,19 @@ pub const STARTED: &str = "process_start_time_seconds";
 pub struct Buckets(Vec<(f64, f64)>);
 
 impl Buckets {
+    #[cfg(test)]
+    pub fn of(edges: &[(f64, f64)]) -> Buckets {
+        Buckets(edges.to_vec())
+    }
+
+    #[cfg(test)]
+    #[must_use]
+    pub fn plus(&self, other: &Buckets) -> Buckets {
+        let mut sum = self.clone();
+        sum.each(other, |own, more| own + more);
+        sum
+    }
+
     fn put(&mut self, edge: f64, count: f64) {
         match self.0.iter_mut().find(|(known, _)| *known == edge) {
             Some((_, sum)) => *sum += count,
@@ -65,12 +81,13 @@ impl Buckets {
         bench::measure::quantile(&self.0, quantile)
     }
 
-    /// The edge above the quantile: it tells what is in one bucket from what is not.
+    /// The edges of the bucket that it is in: where in it is worked out, and not known.
     #[must_use]
-    pub fn edge(&self, quantile: f64) -> Option<f64> {
+    pub fn bounds(&self, quantile: f64) -> Option<(f64, f64)> {
         let rank = quantile * self.count();
-        let found = self.0.iter().find(|(_, count)| *count >= rank && *count > 0.0);
-        found.map(|(edge, _)| *edge)
+        let at = self.0.iter().position(|(_, count)| *count >= rank && *count > 0.0)?;
+        let low = at.checked_sub(1).map_or(0.0, |before| self.0[before].0);
+        Some((low, self.0[at].0))
     }
 
     fn each(&mut self, other: &Buckets, act: impl Fn(f64, f64) -> f64) {
@@ -89,6 +106,8 @@ pub struct Counts {
     pub lines: f64,
     pub bytes: f64,
     pub cpu_seconds: f64,
+    /// Of files that were truncated or removed before they were read.
+    pub bytes_lost: f64,
     /// Of dead letters.
     pub dropped: f64,
     /// Lines by why they are not where they should be.
@@ -113,17 +132,23 @@ impl Counts {
     fn with(&self, other: &Counts, act: impl Fn(f64, f64) -> f64) -> Counts {
         let mut errors = self.errors.clone();
         for (reason, lines) in &other.errors {
-            let own = errors.entry(reason.clone()).or_default();
+            // Where every look brings other ones, they are added up.
+            let known = errors.len() < KINDS_MAX || errors.contains_key(reason);
+            let reason = if known { reason.as_str() } else { "others" };
+            let own = errors.entry(reason.to_owned()).or_default();
             *own = act(*own, *lines);
         }
         let mut times = self.times.clone();
         for (way, buckets) in &other.times {
-            times.entry(way.clone()).or_default().each(buckets, &act);
+            if times.len() < KINDS_MAX || times.contains_key(way) {
+                times.entry(way.clone()).or_default().each(buckets, &act);
+            }
         }
         Counts {
             lines: act(self.lines, other.lines),
             bytes: act(self.bytes, other.bytes),
             cpu_seconds: act(self.cpu_seconds, other.cpu_seconds),
+            bytes_lost: act(self.bytes_lost, other.bytes_lost),
             dropped: act(self.dropped, other.dropped),
             errors,
             refused: act(self.refused, other.refused),
@@ -137,17 +162,27 @@ impl Counts {
         self.lines + self.refused
     }
 
+    #[must_use]
+    pub fn error_lines(&self) -> f64 {
+        self.errors.values().sum()
+    }
+
     /// Of those that were offered; None where there were none.
     #[must_use]
     pub fn error_ratio(&self) -> Option<f64> {
-        let errors: f64 = self.errors.values().sum();
-        (self.offered() > 0.0).then(|| errors / self.offered())
+        (self.offered() > 0.0).then(|| self.error_lines() / self.offered())
     }
 
     /// From source to ack, by sink.
     pub fn to_ack(&self) -> impl Iterator<Item = (&str, &Buckets)> {
         let times = self.times.iter().filter(|(way, _)| way.of == TO_ACK);
         times.map(|(way, buckets)| (way.sink.as_deref().unwrap_or_default(), buckets))
+    }
+
+    /// Of one sink.
+    #[must_use]
+    pub fn to_sink(&self, sink: &str) -> Option<&Buckets> {
+        self.to_ack().find(|(name, _)| *name == sink).map(|(_, buckets)| buckets)
     }
 
     /// The sink whose p99 is highest.
@@ -172,9 +207,16 @@ pub struct Look {
     pub dead_letters: f64,
     /// Tenants that are not served, by sink.
     pub breakers_open: BTreeMap<String, f64>,
-    /// Of the sink that lags most.
-    pub lag_seconds: f64,
-    pub unacked_lines: f64,
+    /// By sink.
+    pub waiting: BTreeMap<String, Waiting>,
+}
+
+/// What is not acked yet, and is in no histogram.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Waiting {
+    /// Of the oldest.
+    pub seconds: f64,
+    pub lines: f64,
 }
 
 impl Look {
@@ -183,6 +225,14 @@ impl Look {
         let mut look = Look { at, ..Look::default() };
         for sample in samples {
             look.take(sample);
+        }
+        let edges = look.counts.times.values().map(|buckets| buckets.0.len()).max().unwrap_or(0);
+        let sinks = look.waiting.len().max(look.breakers_open.len());
+        let kinds = look.counts.errors.len().max(look.counts.times.len()).max(edges).max(sinks);
+        if kinds > KINDS_MAX {
+            return Err(format!(
+                "expected no more than {KINDS_MAX} reasons, sinks or buckets, found {kinds}"
+            ));
         }
         let has = |name: &str| samples.iter().any(|sample| sample.name == name);
         match [STARTED, NAMES[0]].into_iter().find(|name| !has(name)) {
@@ -193,8 +243,8 @@ impl Look {
 
     fn take(&mut self, sample: &Sample) {
         let Sample { name, value, .. } = sample;
-        // A metric that cannot say is as one that is not there.
-        let value = if value.is_finite() { *value } else { return };
+        // A metric that cannot say is as one that is not there; and none of these is below zero.
+        let value = if value.is_finite() && *value >= 0.0 { *value } else { return };
         let counts = &mut self.counts;
         let mut error = |what: &str| {
             let reason = format!("{what}{}", Text::of(sample.label("reason")));
@@ -212,17 +262,20 @@ impl Look {
             }
             "log_capturer_logs_processed_total" => counts.lines += value,
             "log_capturer_source_bytes_total" => counts.bytes += value,
+            "log_capturer_source_bytes_lost_total" => counts.bytes_lost += value,
             "process_cpu_seconds_total" => counts.cpu_seconds += value,
             "log_capturer_dlq_dropped_total" => counts.dropped += value,
             "log_capturer_dlq_entries" => self.dead_letters += value,
             "log_capturer_breakers_open" => {
-                *self
-                    .breakers_open
-                    .entry(Text::of(sample.label("sink")).to_string())
-                    .or_default() += value;
+                *self.breakers_open.entry(sink(sample)).or_default() += value;
             }
-            "log_capturer_sink_lag_seconds" => self.lag_seconds = self.lag_seconds.max(value),
-            "log_capturer_sink_unacked_lines" => self.unacked_lines += value,
+            "log_capturer_sink_lag_seconds" => {
+                let waiting = self.waiting.entry(sink(sample)).or_default();
+                waiting.seconds = waiting.seconds.max(value);
+            }
+            "log_capturer_sink_unacked_lines" => {
+                self.waiting.entry(sink(sample)).or_default().lines += value;
+            }
             "process_resident_memory_bytes" => self.memory_bytes = value,
             "process_open_fds" => self.open_fds = value,
             "process_threads" => self.threads = value,
@@ -257,6 +310,10 @@ impl Look {
     pub fn all_breakers_open(&self) -> f64 {
         self.breakers_open.values().sum()
     }
+}
+
+fn sink(sample: &Sample) -> String {
+    Text::of(sample.label("sink")).to_string()
 }
 
 #[cfg(test)]
@@ -309,13 +366,14 @@ mod tests {
     }
 
     #[test]
-    fn a_quantile_has_an_edge_above_it() {
+    fn a_quantile_is_in_a_bucket() {
         let buckets = Buckets(vec![(0.1, 90.0), (0.5, 99.0), (1.0, 100.0), (f64::INFINITY, 100.0)]);
-        assert_eq!(
-            (buckets.edge(0.5), buckets.edge(0.99), buckets.edge(0.999)),
-            (Some(0.1), Some(0.5), Some(1.0))
-        );
+        let found = [0.5, 0.99, 0.999, 1.0].map(|quantile| buckets.bounds(quantile).unwrap());
+        assert_eq!(found, [(0.0, 0.1), (0.1, 0.5), (0.5, 1.0), (0.5, 1.0)]);
         assert_eq!(buckets.quantile(0.99), Some(0.5));
-        assert_eq!((Buckets::default().edge(0.5), Buckets::default().quantile(0.5)), (None, None));
+        assert_eq!(
+            (Buckets::default().bounds(0.5), Buckets::default().quantile(0.5)),
+            (None, None)
+        );
     }
 }

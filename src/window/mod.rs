@@ -5,9 +5,11 @@
 //! between looks: what was before the window is not in it. It stays as small for hours as for minutes.
 
 pub mod batches;
+pub mod chance;
 pub mod exposition;
 pub mod figures;
 pub mod look;
+pub mod names;
 pub mod prometheus;
 pub mod slope;
 pub mod target;
@@ -41,6 +43,8 @@ pub struct Point {
 #[derive(Debug, Clone)]
 pub struct Window {
     pub instance: String,
+    /// By which it is called, here and elsewhere.
+    pub addresses: Vec<String>,
     /// What the last so many seconds are, for [`Window::recent`].
     recent_seconds: f64,
     first: Option<Look>,
@@ -69,6 +73,7 @@ impl Window {
     #[must_use]
     pub fn new(instance: String, recent_seconds: f64) -> Window {
         Window {
+            addresses: vec![instance.clone()],
             instance,
             recent_seconds,
             first: None,

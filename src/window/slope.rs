@@ -4,6 +4,7 @@
 //! correlate by r from one to the next, n (1 - r) / (1 + r) count. A step in an allocator looks like growth, and its
 //! residuals tell that it is none.
 
+use super::chance;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct Slope {
     pub half_width: Option<f64>,
     /// Over so long.
     pub seconds: f64,
+    /// Degrees of freedom of the standard error. What a version before did not know.
+    #[serde(default)]
+    pub freedom: Option<f64>,
 }
 
 impl Slope {
@@ -25,8 +29,17 @@ impl Slope {
         let half = self.half_width?;
         Some((self.per_hour - half, self.per_hour + half))
     }
+
+    /// Outside of which it is with no more than `chance`.
+    #[must_use]
+    pub fn interval_at(&self, chance: f64) -> Option<(f64, f64)> {
+        let half = self.standard_error? * chance::student(self.freedom?, chance);
+        Some((self.per_hour - half, self.per_hour + half))
+    }
 }
 
+/// What its interval leaves out.
+const CHANCE: f64 = 0.05;
 /// Fewer that count say nothing.
 const COUNTING_MIN: f64 = 5.0;
 
@@ -44,40 +57,17 @@ pub fn slope(points: &[(f64, f64)]) -> Option<Slope> {
     let rest: Vec<f64> =
         points.iter().map(|point| point.1 - y - per_second * (point.0 - x)).collect();
     let squares: f64 = rest.iter().map(|rest| rest * rest).sum();
-    let counting = n * independent(&rest, squares);
+    let counting = chance::counting(&rest);
     let hour = 3600.0;
     let standard_error =
         (counting >= COUNTING_MIN).then(|| (squares / (counting - 2.0) / spread).sqrt() * hour);
     Some(Slope {
         per_hour: per_second * hour,
         standard_error,
-        half_width: standard_error.map(|error| error * student(counting - 2.0)),
+        half_width: standard_error.map(|error| error * chance::student(counting - 2.0, CHANCE)),
+        freedom: standard_error.map(|_| counting - 2.0),
         seconds: points.last()?.0 - points.first()?.0,
     })
-}
-
-/// The share of looks that count.
-fn independent(rest: &[f64], squares: f64) -> f64 {
-    let pairs: f64 = rest.windows(2).map(|pair| pair[0] * pair[1]).sum();
-    let r = if squares > 0.0 { (pairs / squares).clamp(0.0, 0.999) } else { 0.0 };
-    (1.0 - r) / (1.0 + r)
-}
-
-/// How many standard errors 95 % are on both sides, by degrees of freedom: Student's t, by Cornish and Fisher's
-/// expansion, within 0.2 % from 3 on.
-fn student(freedom: f64) -> f64 {
-    let z: f64 = 1.959_964;
-    let terms = [
-        z,
-        (z.powi(3) + z) / 4.0,
-        (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0,
-        (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0,
-        (79.0 * z.powi(9) + 776.0 * z.powi(7) + 1482.0 * z.powi(5)
-            - 1920.0 * z.powi(3)
-            - 945.0 * z)
-            / 92_160.0,
-    ];
-    terms.iter().rev().fold(0.0, |sum, term| sum / freedom + term)
 }
 
 #[cfg(test)]
@@ -120,13 +110,5 @@ mod tests {
         assert_eq!(slope(&[(1.0, 1.0), (2.0, 1.0)]), None);
         assert_eq!(slope(&[(1.0, 1.0); 5]), None);
         assert_eq!(line(4, |x, _| x * x).half_width, None);
-    }
-
-    #[test]
-    fn t_is_that_of_the_tables() {
-        for (freedom, t) in [(3.0, 3.182), (5.0, 2.571), (10.0, 2.228), (30.0, 2.042), (1e6, 1.960)]
-        {
-            assert!((student(freedom) - t).abs() < 0.01, "{freedom}: {}", student(freedom));
-        }
     }
 }

@@ -123,6 +123,13 @@ impl Target {
         Text::of(self.api.url()).to_string()
     }
 
+    /// All by which others may call it.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let metrics = self.metrics.as_ref().map(|metrics| metrics.url().to_owned());
+        std::iter::once(self.api.url().to_owned()).chain(metrics).collect()
+    }
+
     /// `with_health`: that is asked for, too.
     pub fn look(&mut self, start: Instant, with_health: bool) -> Result<Seen, String> {
         let text = |failure: Failure| failure.to_string();

@@ -1,6 +1,6 @@
 //! Planted looks, for these tests and for those of what stands on windows.
 
-use super::look::{Look, TO_ACK, Way};
+use super::look::{Buckets, Look, TO_ACK, Way};
 use super::*;
 
 /// An instance that takes in so many lines a second, all acked within a bucket, looked at every second.
@@ -45,9 +45,7 @@ impl Plan {
         for at in 0..=self.seconds_total {
             let mut look = self.look(at);
             change(at, &mut look);
-            let status = Level::Healthy;
-            let health = Health { status, unwell: String::new(), breakers_all_open: false };
-            window.take(Ok(Seen { look, health: Some(health) }));
+            window.take(Ok(Seen { look, health: Some(well()) }));
         }
         window
     }
@@ -67,7 +65,7 @@ fn only_what_came_within_it_counts() {
     assert_eq!(window.total.error_ratio(), Some(0.0));
     assert_eq!((window.dead_letters_more(), window.restarts, window.breaker_openings), (0.0, 0, 0));
     let to_ack = &window.total.times[&Way { of: TO_ACK.into(), sink: Some("loki".into()) }];
-    assert_eq!((to_ack.count(), to_ack.edge(0.99)), (60_000.0, Some(0.05)));
+    assert_eq!((to_ack.count(), to_ack.bounds(0.99)), (60_000.0, Some((0.025, 0.05))));
     let slope = window.memory_slope().unwrap();
     assert_eq!((slope.per_hour, slope.half_width), (0.0, Some(0.0)));
 }
@@ -124,3 +122,118 @@ fn looks_that_are_missed_in_a_row_are_counted() {
     assert_eq!((window.missed, window.missed_in_row, window.critical_in_row), (2, 0, 1));
     assert_eq!(window.rate(|of| of.lines), None);
 }
+
+/// A fixed sequence that looks random.
+pub struct Random(u64);
+
+impl Random {
+    #[must_use]
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// From 0 to 1, and neither.
+    pub fn share(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ mixed >> 31) >> 11) as f64 / (1u64 << 53) as f64 + 0.5 / (1u64 << 53) as f64
+    }
+
+    /// Around 0, with a standard deviation of 1.
+    pub fn normal(&mut self) -> f64 {
+        (-2.0 * self.share().ln()).sqrt() * (std::f64::consts::TAU * self.share()).cos()
+    }
+}
+
+/// An instance that moves by itself, looked at every five seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Nature {
+    pub looks: usize,
+    pub lines_per_second: f64,
+    /// Standard deviation of the rate from look to look, of the rate.
+    pub noise: f64,
+    /// How much of that stays to the look behind it.
+    pub alike: f64,
+    /// In seconds. Half of the lines are quicker, and one of a hundred takes 4.6 times as long.
+    pub latency: f64,
+    /// Standard deviation of its logarithm from look to look.
+    pub latency_noise: f64,
+    /// Of the lines.
+    pub errors: f64,
+}
+
+impl Nature {
+    /// `with_latency`: that takes longer to compute.
+    #[must_use]
+    pub fn window(&self, name: &str, random: &mut Random, with_latency: bool) -> Window {
+        self.watch(name, random, with_latency, |_| ())
+    }
+
+    /// `seen` is shown the window at each look.
+    pub fn watch(
+        &self,
+        name: &str,
+        random: &mut Random,
+        with_latency: bool,
+        mut seen: impl FnMut(&Window),
+    ) -> Window {
+        let mut window = Window::new(name.into(), 60.0);
+        let mut look = Look { started: 5.0, memory_bytes: 30e6, ..Look::default() };
+        let fresh = (1.0 - self.alike * self.alike).sqrt();
+        let (mut rate, mut slow) = (random.normal(), random.normal());
+        for at in 0..self.looks {
+            look.at = at as f64 * EVERY;
+            window.take(Ok(Seen { look: look.clone(), health: Some(well()) }));
+            seen(&window);
+            rate = self.alike * rate + fresh * random.normal();
+            slow = self.alike * slow + fresh * random.normal();
+            let lines = self.lines(rate);
+            look.counts.lines += lines;
+            look.counts.bytes += lines * 100.0;
+            look.counts.cpu_seconds += lines * 2e-5;
+            *look.counts.errors.entry("refused".into()).or_default() += self.errors(lines, random);
+            if with_latency {
+                let counts = self.latencies(lines, slow);
+                let way = Way { of: TO_ACK.into(), sink: Some("loki".into()) };
+                let before = look.counts.times.entry(way).or_default();
+                *before = before.plus(&counts);
+            }
+        }
+        window
+    }
+
+    /// Bursts stay above zero, and have this mean: a logarithmic normal distribution.
+    fn lines(&self, moved: f64) -> f64 {
+        let spread = (1.0 + self.noise * self.noise).ln();
+        let factor = (spread.sqrt() * moved - spread / 2.0).exp();
+        (self.lines_per_second * EVERY * factor).round()
+    }
+
+    fn errors(&self, lines: f64, random: &mut Random) -> f64 {
+        let mut errors = 0.0;
+        let mut line = 0.0;
+        while self.errors > 0.0 && line < lines {
+            errors += f64::from(u8::from(random.share() < self.errors));
+            line += 1.0;
+        }
+        errors
+    }
+
+    fn latencies(&self, lines: f64, moved: f64) -> Buckets {
+        let middle = self.latency * (self.latency_noise * moved).exp();
+        let count = |edge: f64| (lines / (1.0 + (middle / edge).powi(3))).round();
+        Buckets::of(&LATENCY_EDGES.map(|edge| (edge, count(edge))))
+    }
+}
+
+const EVERY: f64 = 5.0;
+
+#[must_use]
+pub fn well() -> Health {
+    Health { status: Level::Healthy, unwell: String::new(), breakers_all_open: false }
+}
+
+/// Those of the product, of which the quickest are left out.
+const LATENCY_EDGES: [f64; 12] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, f64::INFINITY];

@@ -92,9 +92,10 @@ pub fn server(issued: &Issued, clients: Option<&Authority>) -> ServerConfig {
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
     };
-    let cert = CertificateDer::from_pem_slice(issued.cert.as_bytes()).unwrap();
+    // Its own, and what is shown behind it.
+    let chain = CertificateDer::pem_slice_iter(issued.cert.as_bytes()).map(Result::unwrap);
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-    builder.with_single_cert(vec![cert], key).unwrap()
+    builder.with_single_cert(chain.collect(), key).unwrap()
 }
 
 pub fn write(dir: &Path, name: &str, content: &str) -> PathBuf {

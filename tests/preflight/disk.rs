@@ -1,7 +1,7 @@
 //! Faults of `data_dir`, and of what is in it.
 
 use super::{good, look, look_with, small};
-use crate::bed::stop;
+use crate::bed::{BINARY, Bed, stop};
 use crate::crash::disks::{Mounted, made};
 use crate::golden::{copy_of, patch};
 use crate::tools::{contents, flip, frames, unsent};
@@ -86,8 +86,8 @@ fn a_disk_that_is_too_small_and_quotas_that_are_too_large_are_told_apart() {
     bed.setup.wal = "{ bytes_max: 1GiB }".into();
     look(&bed).assert(
         "disk_space",
-        "no-go",
-        "the quotas are larger than the disk",
+        "warning",
+        "the quotas are larger than the disk: nothing is lost where it is full",
         "on a larger disk",
     );
     drop(mounted);
@@ -155,6 +155,41 @@ fn a_format_that_is_newer_is_no_go_and_an_older_one_can_be_gone_back_to() {
         "not to a program of format",
         "keep the present program",
     );
+}
+
+/// A program that does this when it is asked for its formats.
+fn program(bed: &Bed, script: &str) -> String {
+    let path = bed.setup.dir.join("the program before");
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn the_kept_program_is_asked_whether_it_reads_what_is_there() {
+    let bed = good();
+    let product = bed.start();
+    bed.texts(1);
+    stop(product);
+    let look = |previous: &str| look_with(&bed, &bed.setup.yaml(), &["--previous", previous]);
+    let same = look(BINARY);
+    same.assert("rollback_program", "ok", "and all that is there", "");
+    assert_eq!(same.finding("rollback_program")["of"], BINARY);
+    let none = look("/nothing/there");
+    assert!(none.all().iter().all(|of| of["name"] != "rollback_program"));
+    let old = look(&program(&bed, r#"echo '{"newest": 1}'"#));
+    old.assert("rollback_program", "warning", "it would refuse what is there: ", "of its own");
+    old.assert_otherwise_well(&["rollback_program"]);
+    for (script, found) in [
+        // With a child that has its output still.
+        ("sleep 600 & sleep 600", "no answer within 10s"),
+        ("echo no such command >&2; exit 2", "no such command"),
+        ("echo '<html>'", "it answers otherwise"),
+        ("exec yes", "it answers otherwise"),
+        ("echo '{}'", "it names no newest format"),
+    ] {
+        look(&program(&bed, script)).assert("rollback_program", "warning", found, "run it by hand");
+    }
 }
 
 #[test]

@@ -54,6 +54,25 @@ fn a_file_that_is_not_there_or_no_yaml_is_no_go() {
 }
 
 #[test]
+fn a_configuration_comes_from_standard_input_and_from_any_path() {
+    let bed = good();
+    let dir = bed.setup.dir.join("a b; c");
+    fs::create_dir(&dir).unwrap();
+    let spaced = dir.join("my config.yaml");
+    fs::copy(configured(&bed, &bed.setup.yaml()), &spaced).unwrap();
+    let mut command = Command::new(BINARY);
+    report(command.args(["preflight", "--json", "--config"]).arg(&spaced))
+        .assert_otherwise_well(&[]);
+    let mut command = Command::new(BINARY);
+    command.args(["preflight", "--json", "--config", "-"]).stdin(fs::File::open(&spaced).unwrap());
+    report(&mut command).assert_otherwise_well(&[]);
+    // A device that never ends.
+    let endless =
+        report(Command::new(BINARY).args(["preflight", "--json", "--config", "/dev/zero"]));
+    endless.assert("config", "no-go", "expected no more than", "check the path");
+}
+
+#[test]
 fn what_changes_against_the_running_instance_or_another_file_is_told() {
     let mut bed = good();
     bed.setup.sink_keys.push("headers: { X-Key: s3cret }".into());
@@ -74,12 +93,22 @@ fn what_changes_against_the_running_instance_or_another_file_is_told() {
     assert!(!all.contains("s3cret") && !all.contains("0ther"), "{all}");
     // That the instance has the ports and the data_dir is as it should be.
     found.assert("ports", "ok", "log-capturer (pid ", "");
+    let running = format!("log-capturer (pid {}), version ", product.pid());
+    found.assert("data_dir_in_use", "ok", &running, "");
     found.assert(
         "data_dir_in_use",
-        "warning",
-        &format!("log-capturer (pid {})", product.pid()),
-        "stop it before",
+        "ok",
+        &format!("at http://{}: to be replaced", product.api),
+        "",
     );
+    found.assert_otherwise_well(&["secrets"]);
+    // It is found wherever it listens now.
+    look_with(&bed, &before, &[]).assert("data_dir_in_use", "ok", "to be replaced", "");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(product.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let silent = look_with(&bed, &now, &[]);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    silent.assert("data_dir_in_use", "warning", "which does not answer", "stop it before");
     stop(product);
 
     let file = bed.setup.dir.join("before.yaml");

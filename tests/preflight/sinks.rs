@@ -204,6 +204,29 @@ fn the_certificate_that_a_sink_shows_is_held_against_the_calendar_as_well() {
 }
 
 #[test]
+fn an_expired_certificate_that_is_not_on_the_way_is_a_note() {
+    let mut bed = good();
+    let authority = Authority::new();
+    let ca = authority.file(&bed.setup.dir).display().to_string();
+    bed.setup.sink_keys.push(format!("tls: {{ ca_file: {ca:?} }}"));
+    let mut shown = |own, behind| {
+        let mut issued = authority.issue_until("localhost", in_days(own));
+        issued.cert.push_str(&authority.issue_until("old root", in_days(behind)).cert);
+        let gateway = Gateway::start(bed.stub.addr(), Some(server(&issued, None)), Manner::Pass);
+        bed.setup.url = format!("https://localhost:{}", gateway.address.port());
+        look(&bed)
+    };
+    let found = shown(90, -7);
+    found.assert("sink_certificate", "ok", "in 90 days; shown, and not needed: ", "");
+    found.assert("sink_certificate", "ok", "expired on", "");
+    found.assert_otherwise_well(&[]);
+    assert_eq!(found.finding("sink_certificate")["figures"]["days_left"], 90);
+    shown(90, 3).assert("sink_certificate", "ok", "not needed: ", "");
+    shown(7, -7).assert("sink_certificate", "warning", "in 7 days", "renew the sink's certificate");
+    shown(-7, 90).assert("sink_certificate", "no-go", "expired on", "renew the sink's certificate");
+}
+
+#[test]
 fn files_of_tls_that_cannot_be_used_are_named() {
     let (mut bed, _gateway, authority) = with_certificate(None);
     let (cert, other) = (authority.issue("client"), authority.issue("client"));

@@ -71,6 +71,46 @@ fn refused_lines_end_it_at_once() {
 }
 
 #[test]
+fn a_few_refused_lines_are_enough_where_they_are_all_there_is() {
+    let bed = Bed::new();
+    let product = bed.start();
+    let (mut child, path) = begin(&bed.setup.dir, &[&product], EASY, &["--for", "1h"]);
+    looked(&mut child);
+    let entries: Vec<String> = (0..40).map(|at| format!("[\"{}\",\"old\"]", 1_000 + at)).collect();
+    let body = format!(
+        "{{\"streams\":[{{\"stream\":{{\"job\":\"old\"}},\"values\":[{}]}}]}}",
+        entries.join(",")
+    );
+    let url = format!("http://{}/loki/api/v1/push", product.api);
+    let post = agent().post(&url).header("content-type", "application/json");
+    assert_eq!(post.send(body.as_bytes()).unwrap().status(), 400);
+    let ended = finish(child, &path);
+    ended_early(&ended, "error rate 100.000 %, of at most 5.000 % (of 40 lines)");
+    assert_eq!(rule(&ended.1, "error_rate")["verdict"], "no_go");
+    stop(product);
+}
+
+#[test]
+fn bytes_of_a_file_that_are_lost_are_no_go() {
+    let bed = Bed::new();
+    let product = bed.start();
+    let (mut child, path) =
+        begin(&bed.setup.dir, &[&product], EASY, &["--for", "1h", "--fail-fast"]);
+    looked(&mut child);
+    // Half a line, seen and not taken, is gone with the truncation.
+    bed.append("a.log", "first\n");
+    bed.lines(1);
+    bed.append("a.log", "0123456789");
+    std::thread::sleep(Duration::from_millis(1_500));
+    std::fs::write(bed.log("a.log"), "new\n").unwrap();
+    let ended = finish(child, &path);
+    ended_early(&ended, "--fail-fast: bytes_lost does not hold");
+    let judged = rule(&ended.1, "bytes_lost");
+    assert!(judged["verdict"] == "no_go" && judged["figure"].as_f64().unwrap() > 0.0, "{judged}");
+    stop(product);
+}
+
+#[test]
 fn dead_letters_are_no_go() {
     let bed = Bed::new();
     let fault = Fault::Refuse {
@@ -228,4 +268,11 @@ fn what_answers_otherwise_is_named() {
     let (child, path) =
         begin_on(dir.path(), EASY, &["--targets", &url, "--metrics", &url, "--for", "1h"]);
     ended_early(&finish(child, &path), "not reached 3 times in a row");
+    // Names without end.
+    let reason = |at: u32| format!("log_capturer_lines_refused_total{{reason=\"{at}\"}} 1\n");
+    let many: String = (0..2_000).map(reason).collect();
+    let many = Fake::new(move |_, _| (200, many.clone()));
+    let url = many.url();
+    let saved = save(&["--targets", &url, "--metrics", &url, "--for", "1s", "--out", "/dev/null"]);
+    assert!(saved.errors.contains("no more than 1000 reasons"), "{}", saved.errors);
 }

@@ -1,7 +1,7 @@
 //! What Prometheus has kept, and what it and Grafana say of the instances.
 
 use super::fake::Fake;
-use super::{EASY, begin_on, finish, rule, save, verify, write};
+use super::{EASY, begin_on, finish, metrics, rule, save, url, verify, write};
 use crate::bed::{Bed, stop};
 use crate::observe::prometheus::Prometheus;
 use crate::tools::json;
@@ -95,16 +95,35 @@ fn a_prometheus_is_asked() {
     let alerts = rule(&verdict, "prometheus_alerts");
     let why = alerts["why"].as_str().unwrap();
     assert!(alerts["verdict"] == "no_go" && why.contains("LogCapturerBreakerOpen on "), "{alerts}");
+    // Another one is well, whatever fires elsewhere; and it may be called otherwise there.
+    let fake = Fake::instance(|_| 30e6);
+    let watched = |url: &str, metrics: &str| {
+        let args = [
+            "--targets",
+            url,
+            "--metrics",
+            metrics,
+            "--for",
+            "1s",
+            "--prometheus",
+            prometheus.url(),
+        ];
+        let (child, path) = begin_on(dir, EASY, &args);
+        finish(child, &path).1
+    };
+    let verdict = watched(&fake.url(), &fake.url());
+    for name in ["prometheus_targets", "prometheus_alerts"] {
+        let judged = rule(&verdict, name);
+        let why = judged["why"].as_str().unwrap();
+        assert_eq!(judged["verdict"], "not_enough_data", "{judged}");
+        assert!(why.contains(&product.metrics.to_string()), "{judged}");
+    }
+    let (url, metrics) = (url(&product), metrics(&product));
     product.kill();
     prometheus.eventually("it is missed", || {
         prometheus.targets().iter().any(|target| target["health"] == "down")
     });
-    let fake = Fake::instance(|_| 30e6);
-    let url = fake.url();
-    let args =
-        ["--targets", &url, "--metrics", &url, "--for", "1s", "--prometheus", prometheus.url()];
-    let (child, path) = begin_on(dir, EASY, &args);
-    let (_, verdict) = finish(child, &path);
+    let verdict = watched(&url, &metrics);
     let targets = rule(&verdict, "prometheus_targets");
     assert!(
         targets["verdict"] == "no_go" && targets["why"].as_str().unwrap().contains("not up: "),

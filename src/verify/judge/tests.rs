@@ -1,7 +1,7 @@
 use super::super::triggers::pulled;
 use super::*;
 use crate::window::figures::Figures;
-use crate::window::look::Look;
+use crate::window::look::{Buckets, Look, TO_ACK, Waiting, Way};
 use crate::window::target::{Health, Seen};
 use crate::window::tests::Plan;
 use config::rollout;
@@ -22,14 +22,15 @@ fn judged<'a>(all: &'a [Judged], rule: &str) -> &'a Judged {
 
 /// The verdict of a rule, on one instance.
 fn verdict(rule: &str, plan: &Plan, change: impl Fn(usize, &mut Look)) -> Verdict {
-    judged(&judge(&rules(), &[plan.window("a", change)], None), rule).verdict
+    judged(&judge(&rules(), &[plan.window("a", change)], None, Sure::ONCE), rule).verdict
 }
 
-const RULES: [&str; 12] = [
+const RULES: [&str; 13] = [
     "reached",
     "healthy",
     "p99",
     "error_rate",
+    "bytes_lost",
     "memory",
     "memory_slope",
     "throughput",
@@ -43,30 +44,30 @@ const RULES: [&str; 12] = [
 #[test]
 fn what_is_well_is_go() {
     let plan = Plan::well();
-    let baseline = Baseline::new(vec![Figures::of(&plan.window("a", none))]);
     let windows = [plan.window("a", none), plan.window("b", none)];
-    let all = judge(&rules(), &windows, Some(&baseline));
+    let baseline = Baseline::new(windows.iter().map(Figures::of).collect());
+    let all = judge(&rules(), &windows, Some(&baseline), Sure::ONCE);
     for rule in RULES {
         assert_eq!(judged(&all, rule).verdict, Verdict::Go, "{:#?}", judged(&all, rule));
     }
-    assert_eq!((all.len(), Verdict::of(&all)), (22, Verdict::Go));
-    assert_eq!(pulled(&rules(), &windows), None);
+    assert_eq!((all.len(), Verdict::of(&all)), (24, Verdict::Go));
+    assert_eq!(pulled(&rules(), &windows, Sure::ONCE), None);
 }
 
 #[test]
 fn what_is_not_held_against_anything_is_skipped() {
-    let all = judge(&rules(), &[Plan::well().window("a", none)], None);
+    let all = judge(&rules(), &[Plan::well().window("a", none)], None, Sure::ONCE);
     for rule in ["throughput", "spread_rate", "spread_p99"] {
         assert_eq!(judged(&all, rule).verdict, Verdict::Skipped);
     }
     assert_eq!(Verdict::of(&all), Verdict::Go);
     let off = rollout::parse(
-        "rules: { p99_max: off, error_ratio_max: off, memory_max: off, memory_slope_max: off, dead_letters_max: off, \
+        "rules: { p99_max: off, error_ratio_max: off, bytes_lost_max: off, memory_max: off, memory_slope_max: off, dead_letters_max: off, \
          breakers_closed: false, no_restart: false }",
         "off",
     );
-    let all = judge(&off.unwrap(), &[Plan::well().window("a", none)], None);
-    assert_eq!(all.iter().filter(|judged| judged.verdict == Verdict::Skipped).count(), 10);
+    let all = judge(&off.unwrap(), &[Plan::well().window("a", none)], None, Sure::ONCE);
+    assert_eq!(all.iter().filter(|judged| judged.verdict == Verdict::Skipped).count(), 11);
 }
 
 #[test]
@@ -74,7 +75,7 @@ fn each_rule_fails_by_itself() {
     let plan = Plan::well();
     let slow = Plan { seconds: 0.5, ..Plan::well() };
     let no_go = |rule: &str, plan: &Plan, change: &dyn Fn(usize, &mut Look)| {
-        let all = judge(&rules(), &[plan.window("a", change)], None);
+        let all = judge(&rules(), &[plan.window("a", change)], None, Sure::ONCE);
         for judged in &all {
             let expected = judged.rule == rule;
             assert_eq!(judged.verdict == Verdict::NoGo, expected, "{rule}: {judged:#?}");
@@ -83,7 +84,10 @@ fn each_rule_fails_by_itself() {
     assert_eq!(verdict("p99", &slow, none), Verdict::Go);
     no_go("p99", &Plan { seconds: 1.0, ..Plan::well() }, &none);
     no_go("error_rate", &plan, &|at, look| {
-        look.counts.errors.insert("refused: too_old".into(), 10.0 * at as f64);
+        look.counts.errors.insert("refused: too_old".into(), 12.0 * at as f64);
+    });
+    no_go("bytes_lost", &plan, &|at, look| {
+        look.counts.bytes_lost = 10.0 * f64::from(u8::from(at > 50));
     });
     no_go("memory", &plan, &|_, look| look.memory_bytes = 200e6);
     no_go("memory_slope", &plan, &|at, look| look.memory_bytes += at as f64 * 11e6 / 3600.0);
@@ -99,39 +103,77 @@ fn each_rule_fails_by_itself() {
 }
 
 #[test]
-fn throughput_is_held_against_its_own_baseline_or_the_mean() {
+fn throughput_is_held_against_its_own_baseline() {
     let of = |instance: &str, rate: f64| Figures {
         instance: instance.into(),
         lines_per_second: rate,
+        lines_per_second_error: Some(5.0),
+        parts: 12,
         ..Figures::default()
     };
-    let baseline = Baseline::new(vec![of("a", 1_100.0), of("c", 1_300.0)]);
-    let judged_of = |name: &str| {
-        let all = judge(&rules(), &[Plan::well().window(name, none)], Some(&baseline));
+    let judged_of = |name: &str, instances: Vec<Figures>| {
+        let windows = [Plan::well().window(name, none), Plan::well().window("x", none)];
+        let all = judge(&rules(), &windows, Some(&Baseline::new(instances)), Sure::ONCE);
         judged(&all, "throughput").clone()
     };
-    assert_eq!((judged_of("a").verdict, judged_of("a").limit), (Verdict::Go, Some(990.0)));
-    assert_eq!((judged_of("b").verdict, judged_of("b").limit), (Verdict::NoGo, Some(1_080.0)));
+    let both = || vec![of("a", 1_080.0), of("http://c:1", 1_300.0)];
+    let known = judged_of("a", both());
+    assert_eq!((known.verdict, known.limit), (Verdict::Go, Some(972.0)));
+    assert_eq!(judged_of("c:1", both()).verdict, Verdict::NoGo);
+    // It is 10 lines/s above the limit, or none.
+    let near = judged_of("a", vec![of("a", 1_100.0), of("c", 1_300.0)]);
+    assert_eq!(near.verdict, Verdict::NotEnoughData, "{near:?}");
+    assert!(near.why.contains("baseline of a 1100.0; +10.0 from the limit, ± "), "{}", near.why);
+    // A new one is as many others; two are not many.
+    let new = judged_of("b", both());
+    assert_eq!(new.verdict, Verdict::NotEnoughData);
+    assert!(new.why.contains("no counterpart in the baseline"), "{}", new.why);
+    let many =
+        |rate: f64| (0..9u32).map(|at| of(&format!("c{at}"), rate + f64::from(at))).collect();
+    assert_eq!(judged_of("b", many(1_000.0)).verdict, Verdict::Go);
+    assert_eq!(judged_of("b", many(1_200.0)).verdict, Verdict::NoGo);
+    let old = Figures { lines_per_second_error: None, ..of("a", 1_000.0) };
+    assert!(judged_of("a", vec![old, of("c", 1.0)]).why.contains("take it anew"));
+}
+
+#[test]
+fn instances_of_the_baseline_that_are_not_looked_at_are_named() {
+    let named = |name: &str| Figures { instance: name.into(), ..Figures::default() };
+    let windows = ["a", "b"].map(|name| Plan::well().window(name, none));
+    let left = |names: &[&str]| {
+        let baseline = Baseline::new(names.iter().map(|name| named(name)).collect());
+        throughput::left_out(&windows, &baseline)
+    };
+    assert_eq!(left(&["b", "a"]), None);
+    let found = left(&["c", "b", "d"]).unwrap();
+    assert_eq!(
+        (found.verdict, found.why.as_str()),
+        (Verdict::Skipped, "in the baseline, and not looked at: c, d")
+    );
 }
 
 #[test]
 fn too_little_is_no_verdict() {
     let few = Plan { lines_per_second: 16.0, ..Plan::well() };
-    for rule in ["p99", "error_rate"] {
-        assert_eq!(verdict(rule, &few, none), Verdict::NotEnoughData);
-    }
-    // Not even where it looks bad.
-    let bad = |at: usize, look: &mut Look| {
-        look.counts.errors.insert("refused".into(), 10.0 * at as f64);
+    assert_eq!(verdict("p99", &few, none), Verdict::NotEnoughData);
+    // Of a few lines, the share of errors is between 0 and much.
+    let fewer = Plan { lines_per_second: 5.0, ..Plan::well() };
+    assert_eq!(verdict("error_rate", &fewer, none), Verdict::NotEnoughData);
+    assert_eq!(verdict("error_rate", &few, none), Verdict::Go);
+    let bad = |share: f64| {
+        move |at: usize, look: &mut Look| {
+            look.counts.errors.insert("refused".into(), share * 5.0 * at as f64);
+        }
     };
-    assert_eq!(verdict("error_rate", &few, bad), Verdict::NotEnoughData);
+    assert_eq!(verdict("error_rate", &fewer, bad(0.02)), Verdict::NotEnoughData);
+    assert_eq!(verdict("error_rate", &fewer, bad(0.1)), Verdict::NoGo);
     let short = Plan { seconds_total: 5, ..Plan::well() };
     for rule in ["healthy", "memory", "memory_slope", "dead_letters", "breakers", "restarts"] {
         assert_eq!(verdict(rule, &short, none), Verdict::NotEnoughData, "{rule}");
     }
     // What was seen was seen.
     assert_eq!(verdict("memory", &short, |_, look| look.memory_bytes = 3e8), Verdict::NoGo);
-    let all = judge(&rules(), &[short.window("a", none)], None);
+    let all = judge(&rules(), &[short.window("a", none)], None, Sure::ONCE);
     assert_eq!(Verdict::of(&all), Verdict::NotEnoughData);
 }
 
@@ -150,7 +192,7 @@ fn a_slope_is_judged_only_where_it_is_certain() {
     let steep =
         |at: usize, look: &mut Look| look.memory_bytes += at as f64 * 1e6 + 1e6 * shaken(at);
     assert_eq!(verdict("memory_slope", &plan, steep), Verdict::NoGo);
-    let all = judge(&rollout::defaults(), &[plan.window("a", steep)], None);
+    let all = judge(&rollout::defaults(), &[plan.window("a", steep)], None, Sure::ONCE);
     let slope = judged(&all, "memory_slope");
     assert_eq!(slope.verdict, Verdict::NotEnoughData, "{slope:#?}");
     assert!(slope.why.contains("of at least 600 s"), "{}", slope.why);
@@ -159,10 +201,48 @@ fn a_slope_is_judged_only_where_it_is_certain() {
 #[test]
 fn lines_that_wait_for_their_ack_are_in_no_p99() {
     let waiting = |_: usize, look: &mut Look| {
-        look.lag_seconds = 30.0;
-        look.unacked_lines = 5_000.0;
+        look.waiting.insert("loki".into(), Waiting { seconds: 30.0, lines: 5_000.0 });
     };
     assert_eq!(verdict("p99", &Plan::well(), waiting), Verdict::NotEnoughData);
+}
+
+#[test]
+fn every_sink_is_judged_by_itself() {
+    // `slow` is in the bucket up to so many seconds, and has so many lines.
+    let windows = |edge: f64, share: f64| {
+        let two = move |_: usize, look: &mut Look| {
+            let (loki, lines) =
+                (look.counts.times.keys().next().unwrap().clone(), look.counts.lines);
+            let slow = Way { sink: Some("slow".into()), ..loki };
+            assert_eq!(slow.of, TO_ACK);
+            let lines = (lines * share).floor();
+            let edges = [0.01, 0.05, 0.25, 1.0, 2.5, f64::INFINITY];
+            let counts = edges.map(|at| (at, if at >= edge { lines } else { 0.0 }));
+            look.counts.times.insert(slow, Buckets::of(&counts));
+        };
+        [Plan::well().window("a", two), Plan::well().window("b", none)]
+    };
+    let of = |windows: &[Window], rule: &str| {
+        let all = judge(&rules(), windows, None, Sure::ONCE);
+        let of = all.iter().filter(|judged| judged.rule == rule);
+        of.map(|judged| (judged.sink.clone().unwrap(), judged.verdict)).collect::<Vec<_>>()
+    };
+    let expected = |verdict| vec![("loki".to_owned(), Verdict::Go), ("slow".to_owned(), verdict)];
+    assert_eq!(of(&windows(0.25, 1.0)[..1], "p99"), expected(Verdict::Go));
+    assert_eq!(of(&windows(2.5, 1.0)[..1], "p99"), expected(Verdict::NoGo));
+    // In the bucket of the limit.
+    assert_eq!(of(&windows(1.0, 1.0)[..1], "p99"), expected(Verdict::NotEnoughData));
+    assert_eq!(of(&windows(2.5, 0.01)[..1], "p99"), expected(Verdict::NotEnoughData));
+    assert_eq!(of(&windows(2.5, 1.0), "spread_p99"), expected(Verdict::Skipped));
+    let twice = || [windows(2.5, 1.0)[0].clone(), windows(0.05, 1.0)[0].clone()];
+    assert_eq!(of(&twice(), "spread_p99"), expected(Verdict::NoGo));
+    assert!(trigger(windows(2.5, 1.0)[0].clone()).unwrap().contains("sink slow"));
+    // One that takes nothing in is in no histogram.
+    let stuck = Plan::well().window("a", |_, look| {
+        look.waiting.insert("stuck".into(), Waiting { seconds: 30.0, lines: 5_000.0 });
+    });
+    let stuck = of(&[stuck], "p99");
+    assert_eq!(stuck[1], ("stuck".to_owned(), Verdict::NotEnoughData));
 }
 
 #[test]
@@ -172,17 +252,23 @@ fn instances_that_differ_are_no_go() {
         [Plan::well().window("a", none), other.window("b", none)]
     };
     let verdicts = |windows: &[Window]| {
-        let all = judge(&rules(), windows, None);
+        let all = judge(&rules(), windows, None, Sure::ONCE);
         ["spread_rate", "spread_p99"].map(|rule| judged(&all, rule).verdict)
     };
     assert_eq!(verdicts(&windows(920.0, 0.05)), [Verdict::Go, Verdict::Go]);
     assert_eq!(verdicts(&windows(880.0, 0.05)), [Verdict::NoGo, Verdict::Go]);
-    assert_eq!(verdicts(&windows(1_000.0, 0.25)), [Verdict::Go, Verdict::NoGo]);
+    // In buckets beside each other, where both may be at the edge between them.
+    assert_eq!(verdicts(&windows(1_000.0, 0.25)), [Verdict::Go, Verdict::NotEnoughData]);
+    assert_eq!(verdicts(&windows(1_000.0, 0.5)), [Verdict::Go, Verdict::NoGo]);
+    // What is no part of the p99 that is allowed is none of a difference, either.
+    assert_eq!(verdicts(&windows(1_000.0, 0.01)), [Verdict::Go, Verdict::Go]);
     assert_eq!(verdicts(&windows(3.0, 0.05)), [Verdict::NoGo, Verdict::NotEnoughData]);
 }
 
 fn trigger(window: Window) -> Option<String> {
-    pulled(&rules(), &[Plan::well().window("well", none), window]).map(|judged| {
+    // As many looks as two hours have.
+    let looks = Sure { times: 1_441.0 };
+    pulled(&rules(), &[Plan::well().window("well", none), window], looks).map(|judged| {
         assert_eq!((judged.verdict, judged.instance.as_deref()), (Verdict::NoGo, Some("a")));
         judged.why
     })
@@ -209,6 +295,19 @@ fn triggers_end_it() {
     );
     let few = Plan { seconds: 2.5, lines_per_second: 10.0, ..Plan::well() };
     assert_eq!(trigger(few.window("a", none)), None);
+    // Of few lines, many have to be errors.
+    let few = |lines: f64, share: f64| {
+        let plan = Plan { lines_per_second: lines / 60.0, ..Plan::well() };
+        trigger(plan.window("a", move |at, look| {
+            look.counts.errors.insert("refused".into(), (share * lines / 60.0 * at as f64).round());
+        }))
+    };
+    assert_eq!(few(60.0, 0.1), None);
+    assert!(
+        few(60.0, 0.3).unwrap().contains("error rate 30.000 %, of at most 5.000 % (of 60 lines)")
+    );
+    assert_eq!(few(4.0, 1.0), None);
+    assert!(few(5.0, 1.0).is_some());
     let grows = |rate: f64| {
         move |at: usize, look: &mut Look| look.memory_bytes += at as f64 * rate / 3600.0
     };
@@ -242,11 +341,17 @@ fn what_does_not_answer_or_is_critical_ends_it_in_a_row() {
     sick.take(seen(65, Level::Critical, false));
     sick.take(seen(66, Level::Critical, false));
     assert!(trigger(sick.clone()).unwrap().contains("critical 3 times in a row: queue: full"));
-    assert_eq!(judged(&judge(&rules(), &[sick], None), "healthy").verdict, Verdict::NoGo);
+    assert_eq!(
+        judged(&judge(&rules(), &[sick], None, Sure::ONCE), "healthy").verdict,
+        Verdict::NoGo
+    );
     let mut open = plan.window("a", none);
     open.take(seen(61, Level::Degraded, true));
     assert!(trigger(open.clone()).unwrap().contains("every breaker is open"));
-    assert_eq!(judged(&judge(&rules(), &[open], None), "healthy").verdict, Verdict::NoGo);
+    assert_eq!(
+        judged(&judge(&rules(), &[open], None, Sure::ONCE), "healthy").verdict,
+        Verdict::NoGo
+    );
 }
 
 #[test]
@@ -254,7 +359,7 @@ fn at_the_end_it_has_to_answer() {
     let mut window = Plan::well().window("a", none);
     window.take(Err("refused".into()));
     let of = |window: &Window| {
-        judged(&judge(&rules(), std::slice::from_ref(window), None), "reached").verdict
+        judged(&judge(&rules(), std::slice::from_ref(window), None, Sure::ONCE), "reached").verdict
     };
     assert_eq!(of(&window), Verdict::NotEnoughData);
     window.take(Err("refused".into()));
