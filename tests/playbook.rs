@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 const INSIDE: &str = "LOG_CAPTURER_TEST_HOST";
 /// What this site has in place of what the playbook sets.
-const SITE: &str = "WINDOW=11s SOAK=16s RULES=/run/rules.yaml EDITOR=/run/edit";
+const SITE: &str = "WINDOW=21s SOAK=26s RULES=/run/rules.yaml EDITOR=/run/edit";
 /// Whether this machine is fast is not what is asked here.
 const RULES: &str = "version: 1
 rules:

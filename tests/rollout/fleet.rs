@@ -95,10 +95,11 @@ impl Fleet {
         let dir = self.dir.path();
         let mut vars = vars.clone();
         vars["log_capturer_become"] = false.into();
-        let output = Command::new(ansible("ansible-playbook"))
-            .arg(format!("log_capturer.fleet.{playbook}"))
-            .args(["-i", "inventory.json", "-e", &vars.to_string()])
+        let output = Command::new("bash")
+            .args(["-euc", &format!("{} \"$@\"", command(playbook)), "bash"])
             .args(args)
+            .envs([("INVENTORY", "inventory.json"), ("WHAT", &vars.to_string())])
+            .env("PATH", path())
             .current_dir(dir)
             .env("ANSIBLE_COLLECTIONS_PATH", dir.join("collections"))
             .env("ANSIBLE_HOME", dir.join("ansible"))
@@ -161,6 +162,23 @@ fn program(dir: &Path, version: &str, planted: &str) -> PathBuf {
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
+}
+
+/// As the project's playbook has it.
+fn command(playbook: &str) -> String {
+    let document = fs::read_to_string(Path::new(ROOT).join("config/PLAYBOOK.md")).unwrap();
+    let block = document.split("```sh fleet\n").nth(1).expect("it has one");
+    let line = block.lines().next().expect("of one line");
+    let (line, _) = line.split_once(" #").unwrap_or((line, ""));
+    assert!(line.contains("fleet.rollout"), "{line}");
+    line.replace("fleet.rollout", &format!("fleet.{playbook}"))
+}
+
+/// With Ansible's programs first.
+fn path() -> String {
+    let host = std::env::var("PATH").unwrap();
+    let own = ansible("ansible-playbook");
+    own.parent().map_or(host.clone(), |own| format!("{}:{host}", own.display()))
 }
 
 /// Where .ci/run puts it, or the host's.

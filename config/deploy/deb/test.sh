@@ -28,6 +28,10 @@ has_not() { [ ! -e "$root$1" ] || fail "$1 is still there"; }
 mode() { in_root stat -c '%a %U:%G' "$1"; }
 apt_install() { in_root apt-get install -qy --no-install-recommends -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold "$1" >"$work/apt.log" 2>&1 || { cat "$work/apt.log"; fail "$1 is not installed"; }; }
 
+# What the playbook says for packages, by the kind of its block.
+playbook() { sed -n "/^\`\`\`sh $1\$/,/^\`\`\`\$/{/^\`\`\`/d;p}" config/PLAYBOOK.md; }
+by_playbook() { local kind=$1; shift; in_root "$@" bash -euc "$(playbook "$kind")" >"$work/apt.log" 2>&1 || { cat "$work/apt.log"; fail "$kind of the playbook fails"; }; }
+
 cleanup() {
     stop_loki
     umount_host
@@ -85,7 +89,7 @@ installs() {
     for file in prometheus/scrape.yaml prometheus/rules/{alerts,recording}.yaml grafana/{critical-metrics,per-shard-tuning}.json \
         grafana/provisioning/{dashboards,datasources}.yaml systemd/{read-all-logs,credentials,before-253,previous}.conf; do has "/usr/share/log-capturer/$file"; done
     in_root sh -c 'cd /usr/share/doc/log-capturer && ls -R' >"$work/docs"
-    for file in README ARCHITECTURE RUNBOOKS full minimal copyright changelog.Debian; do grep -q "^$file" "$work/docs" || fail "no $file under /usr/share/doc"; done
+    for file in README ARCHITECTURE PLAYBOOK RUNBOOKS full minimal copyright changelog.Debian; do grep -q "^$file" "$work/docs" || fail "no $file under /usr/share/doc"; done
     same 0 "$(in_root find /etc -path '*logrotate*' -name '*log-capturer*' | wc -l)" 'configuration of logrotate'
 }
 
@@ -165,7 +169,7 @@ upgrades() {
     echo '# changed here' >>"$root$config"
     local before
     before=$(position)
-    apt_install /next.deb
+    by_playbook package DEB=/next.deb
     same "$version+next" "$(in_root dpkg-query -W -f '${Version}' log-capturer)" 'the version'
     grep -q '^# changed here' "$root$config" || fail "the upgrade replaced $config"
     has $config.dpkg-dist
@@ -176,6 +180,11 @@ upgrades() {
     in_root $previous/log-capturer check --config $config >/dev/null
     apt_install /next.deb --reinstall
     same "$version" "$(cat "$root$previous/version")" 'the version that is kept after the same version again'
+    by_playbook package-back DEB_BEFORE=/log-capturer.deb
+    same "$version" "$(in_root dpkg-query -W -f '${Version}' log-capturer)" 'the version after going back'
+    same "$version+next" "$(cat "$root$previous/version")" 'the version that is kept after going back'
+    same "$before" "$(position)" 'the position after going back'
+    grep -q '^# changed here' "$root$config" || fail "going back replaced $config"
 }
 
 removes() {
