@@ -6,7 +6,7 @@ use config::Config;
 use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::Value;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub enum Failure {
 const TOKEN_VARIABLE: &str = "LOG_CAPTURER_TOKEN";
 /// Of a file with a token.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
+/// For telling whether it is there.
+const READY_TIME_MAX: Duration = Duration::from_secs(5);
 /// Of an answer to an order.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
@@ -61,11 +63,31 @@ pub struct AccessArgs {
 pub struct AccessError(String);
 
 /// What was read of [`AccessArgs`].
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Access {
     authorization: Option<String>,
     tls: Option<TlsConfig>,
     server_name: Option<String>,
+}
+
+/// Without what it says.
+impl fmt::Debug for Access {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Access").finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// For who is not known to be the one that the token is for.
+    #[must_use]
+    pub fn without_token(&self) -> Access {
+        Access { authorization: None, ..self.clone() }
+    }
+}
+
+/// What a socket can be bound to.
+fn is_of_this_host(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 impl AccessArgs {
@@ -113,12 +135,19 @@ pub fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 /// A server that is asked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Server {
     agent: ureq::Agent,
     url: String,
     /// The whole header, where it wants to know who asks.
     authorization: Option<String>,
+}
+
+/// Likewise.
+impl fmt::Debug for Server {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Server").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl Server {
@@ -129,13 +158,26 @@ impl Server {
         Server::known(url, &Access::default())
     }
 
-    /// The instance that has this configuration; none where its port is not known.
+    /// The instance that has this configuration; none where its port is not known. It may run with the
+    /// one before: so whether it has TLS is asked. Its token goes to no other host: the file may be
+    /// anybody's.
     #[must_use]
     pub fn of_instance(config: &Config, access: &Access) -> Option<Server> {
-        let scheme = if config.server.tls.is_some() { "https" } else { "http" };
         let address = reachable(config.server.listen);
-        let url = (address.port() > 0).then(|| format!("{scheme}://{address}"))?;
-        Server::known(&url, access)
+        if address.port() == 0 {
+            return None;
+        }
+        let stranger = access.without_token();
+        let access = if is_of_this_host(address.ip()) { access } else { &stranger };
+        let schemes = if config.server.tls.is_some() { ["https", "http"] } else { ["http", "https"] };
+        let urls = schemes.map(|scheme| format!("{scheme}://{address}"));
+        let answers = |url: &&String| {
+            let asked = Server::known(url, &stranger)
+                .map(|server| server.get("/ready", READY_TIME_MAX, ANSWER_BYTES_MAX));
+            // One with TLS answers 400 to who has none.
+            matches!(asked, Some(Ok((status, _))) if status != StatusCode::BAD_REQUEST)
+        };
+        Server::known(urls.iter().find(answers).unwrap_or(&urls[0]), access)
     }
 
     /// Likewise, to which one is known by `access`. Give it to instances alone: who is asked gets the token.

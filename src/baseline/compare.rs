@@ -6,7 +6,7 @@
 
 use super::file::Baseline;
 use crate::window::batches::Estimate;
-use crate::window::figures::{Figures, Latency, freedom};
+use crate::window::figures::{Figures, Latency, MeanError};
 use crate::window::slope::Slope;
 use crate::window::{chance, names};
 use std::cmp::Ordering;
@@ -180,10 +180,10 @@ pub fn rows(a: &Figures, b: &Figures, tolerances: &Tolerances, instances: usize)
     let (more, less) = (Ordering::Greater, Ordering::Less);
     let mut rows = vec![
         table.row("lines/s", Name::LinesPerSecond, "1/s", more, |of| {
-            Some(Known::of(of.lines_per_second, of.lines_per_second_error, of.parts))
+            Some(Known::of(of.lines_per_second, of.lines_per_second_error))
         }),
         table.row("bytes/s", Name::BytesPerSecond, "B/s", more, |of| {
-            Some(Known::of(of.bytes_per_second, of.bytes_per_second_error, of.parts))
+            Some(Known::of(of.bytes_per_second, of.bytes_per_second_error))
         }),
     ];
     rows.extend(table.latencies());
@@ -195,7 +195,7 @@ pub fn rows(a: &Figures, b: &Figures, tolerances: &Tolerances, instances: usize)
             Some(Known::Exact(of.dead_letters_more))
         }),
         table.row("CPU", Name::Cpu, "cores", less, |of| {
-            Some(Known::of(of.cpu_cores, of.cpu_cores_error, of.parts))
+            Some(Known::of(of.cpu_cores, of.cpu_cores_error))
         }),
         table.row("memory", Name::Memory, "B", less, |of| Some(Known::Exact(of.memory_bytes))),
         table.slope(),
@@ -224,10 +224,8 @@ enum Known {
 }
 
 impl Known {
-    fn of(mean: f64, error: Option<f64>, parts: usize) -> Known {
-        error.map_or(Known::Unsure(mean), |error| {
-            Known::Estimate(Estimate { mean, error, freedom: freedom(parts) })
-        })
+    fn of(mean: f64, error: Option<MeanError>) -> Known {
+        error.map_or(Known::Unsure(mean), |error| Known::Estimate(error.about(mean)))
     }
 
     fn value(self) -> f64 {
@@ -260,9 +258,9 @@ impl Known {
 type Read = fn(&Latency) -> Option<Known>;
 
 const QUANTILES: [(&str, Read); 3] = [
-    ("p50", |of| Some(Known::of(of.p50_seconds?, of.p50_error, of.parts))),
-    ("p95", |of| Some(Known::of(of.p95_seconds?, of.p95_error, of.parts))),
-    ("p99", |of| Some(Known::of(of.p99_seconds?, of.p99_error, of.parts))),
+    ("p50", |of| Some(Known::of(of.p50_seconds?, of.p50_error))),
+    ("p95", |of| Some(Known::of(of.p95_seconds?, of.p95_error))),
+    ("p99", |of| Some(Known::of(of.p99_seconds?, of.p99_error))),
 ];
 
 struct Table<'a> {

@@ -47,17 +47,6 @@ impl Batches {
             self.parts.iter().filter(|(seconds, _)| *seconds > 0.0).filter_map(known).collect();
         Estimate::of(&values)
     }
-
-    #[must_use]
-    pub fn count(&self, has: impl Fn(&Counts) -> bool) -> usize {
-        self.parts.iter().filter(|(_, counts)| has(counts)).count()
-    }
-
-    /// Its standard error.
-    #[must_use]
-    pub fn error(&self, of: impl Fn(&Counts, f64) -> Option<f64>) -> Option<f64> {
-        self.estimate(of).map(|estimate| estimate.error)
-    }
 }
 
 /// Of a mean, what adding up leaves.
@@ -138,12 +127,16 @@ mod tests {
         Some(counts.lines / seconds)
     }
 
+    fn error(batches: &Batches) -> Option<f64> {
+        batches.estimate(rate).map(|estimate| estimate.error)
+    }
+
     #[test]
     fn what_moves_by_itself_has_an_error() {
-        assert_eq!(batches(3, |_| 7.0).error(rate), None);
-        assert_eq!(batches(50, |_| 7.0).error(rate), Some(0.0));
+        assert_eq!(error(&batches(3, |_| 7.0)), None);
+        assert_eq!(error(&batches(50, |_| 7.0)), Some(0.0));
         // 0 and 2 in turn: their standard deviation is 1, a little more of so few.
-        let moved = batches(16, |at| f64::from(at % 2 * 2)).error(rate).unwrap();
+        let moved = error(&batches(16, |at| f64::from(at % 2 * 2))).unwrap();
         assert!((moved - 1.0 / 15f64.sqrt()).abs() < 1e-9, "{moved}");
     }
 

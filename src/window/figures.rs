@@ -7,21 +7,20 @@ use super::slope::Slope;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Of one instance. What a version before it did not know is as where nothing was measured. An `_error` is the standard
-/// error of what it is of, out of so many `parts` of the window.
+/// Of one instance. What a version before it did not know is as where nothing was measured. An `_error` tells how
+/// sure what it is of is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Figures {
     pub instance: String,
     pub seconds: f64,
-    pub parts: usize,
     pub looks: usize,
     pub looks_missed: usize,
     pub lines: f64,
     pub lines_per_second: f64,
-    pub lines_per_second_error: Option<f64>,
+    pub lines_per_second_error: Option<MeanError>,
     pub bytes_per_second: f64,
-    pub bytes_per_second_error: Option<f64>,
+    pub bytes_per_second_error: Option<MeanError>,
     pub latency: Vec<Latency>,
     /// Lines that were refused or lost, of all that were offered, by reason.
     pub errors: BTreeMap<String, f64>,
@@ -29,7 +28,7 @@ pub struct Figures {
     pub bytes_lost: f64,
     pub dead_letters_more: f64,
     pub cpu_cores: f64,
-    pub cpu_cores_error: Option<f64>,
+    pub cpu_cores_error: Option<MeanError>,
     /// At the last look, and at most.
     pub memory_bytes: f64,
     pub memory_bytes_max: f64,
@@ -40,6 +39,26 @@ pub struct Figures {
     pub breaker_openings: usize,
 }
 
+/// How sure a mean is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MeanError {
+    /// Its standard error,
+    pub standard: f64,
+    /// of so many degrees of freedom.
+    pub freedom: f64,
+}
+
+impl MeanError {
+    fn of(estimate: Estimate) -> MeanError {
+        MeanError { standard: estimate.error, freedom: estimate.freedom }
+    }
+
+    #[must_use]
+    pub fn about(self, mean: f64) -> Estimate {
+        Estimate { mean, error: self.standard, freedom: self.freedom }
+    }
+}
+
 /// Of the lines of the window, and of no others.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -48,26 +67,24 @@ pub struct Latency {
     pub of: String,
     pub sink: Option<String>,
     pub lines: f64,
-    pub parts: usize,
     pub p50_seconds: Option<f64>,
-    pub p50_error: Option<f64>,
+    pub p50_error: Option<MeanError>,
     pub p95_seconds: Option<f64>,
-    pub p95_error: Option<f64>,
+    pub p95_error: Option<MeanError>,
     pub p99_seconds: Option<f64>,
-    pub p99_error: Option<f64>,
+    pub p99_error: Option<MeanError>,
 }
 
 impl Latency {
     fn of(window: &Window, way: &Way, buckets: &Buckets) -> Latency {
-        let error =
-            |quantile| window.batches.error(|counts, _| counts.times.get(way)?.quantile(quantile));
+        let error = |quantile| {
+            let of = |counts: &Counts, _| counts.times.get(way)?.quantile(quantile);
+            window.batches.estimate(of).map(MeanError::of)
+        };
         Latency {
             of: way.of.clone(),
             sink: way.sink.clone(),
             lines: buckets.count(),
-            parts: window
-                .batches
-                .count(|counts| counts.times.get(way).is_some_and(|of| of.count() > 0.0)),
             p50_seconds: buckets.quantile(0.5),
             p50_error: error(0.5),
             p95_seconds: buckets.quantile(0.95),
@@ -88,20 +105,11 @@ impl Latency {
     }
 }
 
-/// What a version before it knew only the error of: as few parts as there can be.
-#[must_use]
-pub fn freedom(parts: usize) -> f64 {
-    parts.saturating_sub(1).max(FREEDOM_MIN) as f64
-}
-
-const FREEDOM_MIN: usize = 3;
-
 impl Figures {
     /// Lines a second; none where it is not known how sure that is.
     #[must_use]
     pub fn rate(&self) -> Option<Estimate> {
-        let (mean, error) = (self.lines_per_second, self.lines_per_second_error?);
-        Some(Estimate { mean, error, freedom: freedom(self.parts) })
+        Some(self.lines_per_second_error?.about(self.lines_per_second))
     }
 
     #[must_use]
@@ -110,13 +118,13 @@ impl Figures {
         let last = window.last().cloned().unwrap_or_default();
         let share = |lines: &f64| if total.offered() > 0.0 { lines / total.offered() } else { 0.0 };
         let error = |of: fn(&Counts) -> f64| {
-            window.batches.error(|counts, seconds| Some(of(counts) / seconds))
+            let rate = window.batches.estimate(|counts, seconds| Some(of(counts) / seconds));
+            rate.map(MeanError::of)
         };
         let errors = total.errors.iter().filter(|(_, lines)| **lines > 0.0);
         Figures {
             instance: window.instance.clone(),
             seconds: window.seconds(),
-            parts: window.batches.count(|_| true),
             looks: window.looks,
             looks_missed: window.missed,
             lines: total.lines,

@@ -1,32 +1,34 @@
 use super::*;
 
+fn error(standard: f64) -> Option<MeanError> {
+    Some(MeanError { standard, freedom: 12.0 })
+}
+
 fn figures() -> Figures {
     let latency = |of: &str, p99: f64| Latency {
         of: of.into(),
         lines: 5_000.0,
-        parts: 13,
         p50_seconds: Some(p99 / 4.0),
-        p50_error: Some(p99 / 400.0),
+        p50_error: error(p99 / 400.0),
         p95_seconds: Some(p99 / 2.0),
-        p95_error: Some(p99 / 400.0),
+        p95_error: error(p99 / 400.0),
         p99_seconds: Some(p99),
-        p99_error: Some(p99 / 200.0),
+        p99_error: error(p99 / 200.0),
         ..Latency::default()
     };
     Figures {
         instance: "a".into(),
         seconds: 60.0,
         looks: 14,
-        parts: 13,
         lines: 60_000.0,
         lines_per_second: 1_000.0,
-        lines_per_second_error: Some(5.0),
+        lines_per_second_error: error(5.0),
         bytes_per_second: 1e5,
-        bytes_per_second_error: Some(5e2),
+        bytes_per_second_error: error(5e2),
         latency: vec![latency("read", 0.004), latency("source_to_ack", 0.1)],
         error_ratio: Some(0.0),
         cpu_cores: 0.1,
-        cpu_cores_error: Some(0.001),
+        cpu_cores_error: error(0.001),
         memory_bytes: 30e6,
         open_fds: 40.0,
         threads: 8.0,
@@ -71,7 +73,7 @@ fn what_moves_as_much_by_itself_is_not_known() {
     let slow = |p99: f64, error: f64| {
         move |of: &mut Figures| {
             of.latency[1].p99_seconds = Some(p99);
-            of.latency[1].p99_error = Some(error);
+            of.latency[1].p99_error = self::error(error);
         }
     };
     let p99 = "source_to_ack p99";

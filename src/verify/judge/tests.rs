@@ -1,6 +1,6 @@
 use super::super::triggers::pulled;
 use super::*;
-use crate::window::figures::Figures;
+use crate::window::figures::{Figures, MeanError};
 use crate::window::look::{Buckets, Look, TO_ACK, Waiting, Way};
 use crate::window::target::{Health, Seen};
 use crate::window::tests::Plan;
@@ -107,8 +107,7 @@ fn throughput_is_held_against_its_own_baseline() {
     let of = |instance: &str, rate: f64| Figures {
         instance: instance.into(),
         lines_per_second: rate,
-        lines_per_second_error: Some(5.0),
-        parts: 12,
+        lines_per_second_error: Some(MeanError { standard: 5.0, freedom: 11.0 }),
         ..Figures::default()
     };
     let judged_of = |name: &str, instances: Vec<Figures>| {
