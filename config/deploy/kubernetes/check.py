@@ -57,7 +57,7 @@ def pod(daemon_set, config):
 
 
 def queries(work, template):
-    arguments = {"prometheus": "http://127.0.0.1:9090", "instances": "node-1|node-2", "before": "1d"}
+    arguments = {"prometheus": "http://127.0.0.1:9090", "instances": "node-1|node-2", "count": "2", "before": "1d"}
     assert {of["name"] for of in template["spec"]["args"]} == set(arguments)
     known = set(re.findall(r"record: (\S+)", (root / "config/prometheus/rules/recording.yaml").read_text()))
     source = "".join(path.read_text() for crate in ("src", "perf/src") for path in (root / crate).rglob("*.rs"))
