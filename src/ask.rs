@@ -169,7 +169,8 @@ impl Server {
         }
         let stranger = access.without_token();
         let access = if is_of_this_host(address.ip()) { access } else { &stranger };
-        let schemes = if config.server.tls.is_some() { ["https", "http"] } else { ["http", "https"] };
+        let schemes =
+            if config.server.tls.is_some() { ["https", "http"] } else { ["http", "https"] };
         let urls = schemes.map(|scheme| format!("{scheme}://{address}"));
         let answers = |url: &&String| {
             let asked = Server::known(url, &stranger)

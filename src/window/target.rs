@@ -173,7 +173,8 @@ impl Target {
         let is_weaker = scheme == "http" && self.api.url().starts_with("https:");
         let trusted = host == self.api.host() && !is_weaker;
         let stranger = self.access.without_token();
-        Server::known(&url, if trusted { &self.access } else { &stranger }).ok_or_else(|| unlike("its metrics.listen is no address"))
+        Server::known(&url, if trusted { &self.access } else { &stranger })
+            .ok_or_else(|| unlike("its metrics.listen is no address"))
     }
 
     fn health(&self) -> Result<Health, Failure> {

@@ -34,4 +34,8 @@ done
 mkdir -p /etc/prometheus
 cp -r "$repository"/config/prometheus/rules /etc/prometheus/
 cp "$repository"/config/prometheus/scrape.yaml /etc/prometheus/prometheus.yml
-install -m 0755 -t /usr/local/bin "$repository"/tests/playbook/{systemctl,journalctl}
+install -m 0755 -t /usr/local/bin "$repository"/tests/playbook/{systemctl,systemd-run,journalctl}
+# The configuration does not load without it.
+echo 'LOKI_URL=http://127.0.0.1:3100' >/etc/default/log-capturer
+sed -i 's|${LOKI_URL:-.*}|${LOKI_URL}|' /etc/log-capturer/config.yaml
+chmod 0640 /etc/default/log-capturer
