@@ -28,8 +28,6 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone)]
 pub struct Piece {
     pub frame: Frame,
-    /// Its entries, where it was taken apart.
-    part: Option<Part>,
     /// The mixed frames up to here go first.
     after: Seq,
 }
@@ -37,10 +35,11 @@ pub struct Piece {
 impl Piece {
     #[must_use]
     pub fn of(frame: Frame) -> Piece {
-        Piece { frame, part: None, after: Seq::NONE }
+        Piece { frame, after: Seq::NONE }
     }
 
-    fn of_part(frame: &Frame, part: Part) -> Piece {
+    /// What is kept of it is encoded: many may wait.
+    fn of_part(frame: &Frame, part: &Part) -> Piece {
         let block = part.encode();
         let stream = part.stream().map_or(0, stream_key);
         let frame = Frame {
@@ -51,11 +50,17 @@ impl Piece {
             oldest_stamp_ns: part.oldest_stamp_ns(),
             ..frame.clone()
         };
-        Piece { frame, part: Some(part), after: Seq::NONE }
+        Piece::of(frame)
+    }
+
+    /// A frame that might have held more streams may turn out to be of one.
+    fn known_as(self, part: &Part) -> Piece {
+        let stream = part.stream().map_or(MIXED, stream_key);
+        Piece { frame: Frame { stream, ..self.frame }, ..self }
     }
 
     fn part(&self) -> Part {
-        self.part.clone().unwrap_or_else(|| Part::of(&self.frame.body))
+        Part::of(&self.frame.body)
     }
 
     fn seq(&self) -> Seq {
@@ -120,12 +125,9 @@ impl Job {
     /// Its one stream, where it is known to be one.
     #[must_use]
     pub fn stream(&self) -> Option<u64> {
-        let of = |piece: &Piece| match &piece.part {
-            Some(part) => part.stream().map_or(MIXED, stream_key),
-            None => piece.frame.stream,
-        };
-        let first = of(&self.pieces[0]);
-        (first != MIXED && self.pieces.iter().all(|piece| of(piece) == first)).then_some(first)
+        let first = self.pieces[0].frame.stream;
+        (first != MIXED && self.pieces.iter().all(|piece| piece.frame.stream == first))
+            .then_some(first)
     }
 
     /// What is known of it once it was answered again; `passes` of its tenant, ever.
@@ -463,7 +465,7 @@ impl Track {
             (side, part) = part.without(&self.troubled);
         }
         if part.len() == entries {
-            return Some(Piece { part: Some(part), ..piece });
+            return Some(piece.known_as(&part));
         }
         gone.retain(|part| !part.is_empty());
         let left = usize::from(!part.is_empty());
@@ -475,7 +477,7 @@ impl Track {
         }
         for part in side {
             let key = stream_key(part.stream().expect("each is one stream"));
-            let mut side = Piece::of_part(&piece.frame, part);
+            let mut side = Piece::of_part(&piece.frame, &part);
             if leaving.contains(&key) {
                 // What came before of it may go out in company just now.
                 side.after = piece.seq().previous();
@@ -485,7 +487,7 @@ impl Track {
             let at = pieces.partition_point(|other| other.seq() <= side.seq());
             pieces.insert(at, side);
         }
-        (left > 0).then(|| Piece::of_part(&piece.frame, part))
+        (left > 0).then(|| Piece::of_part(&piece.frame, &part))
     }
 
     /// In the company of others goes only what is under no limit of its own, as far as that shows where
@@ -739,8 +741,7 @@ impl Track {
     /// Where something of a single stream is refused, the stream leaves queue 0.
     fn aside_of(&self, job: &mut Job) -> Option<u64> {
         if let [piece] = &mut job.pieces[..] {
-            let part = piece.part();
-            piece.part = Some(part);
+            *piece = piece.clone().known_as(&piece.part());
         }
         self.aside(job)
     }
@@ -752,7 +753,7 @@ impl Track {
         }
         let (first, second) = part.halves();
         self.replaced(piece.seq(), 2);
-        let pieces = [first, second].map(|part| Piece::of_part(&piece.frame, part));
+        let pieces = [first, second].map(|part| Piece::of_part(&piece.frame, &part));
         Some((pieces.into(), [1, 1]))
     }
 }
