@@ -141,9 +141,9 @@ fn name_of(certificate: &[u8]) -> String {
         }
         let others = certificate.subject_alternative_name().ok()??;
         others.value.general_names.iter().find_map(|name| match name {
-            GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
-                Some((*name).to_owned())
-            }
+            GeneralName::DNSName(name) => Some(format!("DNS:{name}")),
+            GeneralName::RFC822Name(name) => Some(format!("email:{name}")),
+            GeneralName::URI(name) => Some(format!("URI:{name}")),
             _ => None,
         })
     });
@@ -304,7 +304,7 @@ mod tests {
             name_of(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der())
         };
         assert_eq!(named("shipper", &["host"]), "CN=shipper");
-        assert_eq!(named("", &["host", "other"]), "host");
+        assert_eq!(named("", &["host", "other"]), "DNS:host");
         for name in [named("", &[]), named("", &["127.0.0.1"]), name_of(b"nonsense")] {
             assert!(name.len() == 71 && name.starts_with("sha256:"), "{name}");
         }

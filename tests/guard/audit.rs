@@ -1,7 +1,7 @@
 //! Who changed something, or was to.
 
 use super::client::Keys;
-use super::{bearer, start, tokens};
+use super::{bearer, http2, start, tokens};
 use crate::bed::{Bed, eventually, stop};
 use bench::product::Product;
 use rustix::process::Signal;
@@ -137,36 +137,16 @@ fn many_who_are_refused_displace_nothing_that_was_done() {
     stop(product);
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(payload.len()).expect("a short one");
-    [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], payload].concat()
-}
-
 #[test]
 fn what_was_changed_is_kept_although_the_request_was_broken_off() {
     let mut bed = Bed::new();
     bed.setup.server_keys = vec![format!("auth: {{ tokens: [{}] }}", tokens())];
     let product = start(&bed, &Keys::none());
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    let token = bearer("operate");
-    let token = token.split_once(": ").unwrap().1;
-    // POST, http; path, authority and authorization as literals.
-    let headers = [
-        vec![0x83, 0x86, 0x04],
-        text("/config/reload"),
-        vec![0x01],
-        text("x"),
-        vec![0x0f, 0x08],
-        text(token),
-    ];
     let mut stream = TcpStream::connect(product.api).unwrap();
     let asked = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        frame(4, 0, 0, &[]),
-        frame(1, 5, 1, &headers.concat()),
-        // RST_STREAM: CANCEL.
-        frame(3, 0, 1, &[0, 0, 0, 8]),
+        http2::start(),
+        http2::post(1, "/config/reload", "Bearer planted-token-operate"),
+        http2::cancel(1),
     ];
     stream.write_all(&asked.concat()).unwrap();
     let _ = stream.read(&mut [0; 1024]).unwrap();

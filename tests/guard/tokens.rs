@@ -1,7 +1,7 @@
 //! Every endpoint with every token, and what is no token.
 
 use super::client::{Answer, Keys};
-use super::{Ground, bearer, metric, sha256, start, token, tokens};
+use super::{Ground, bearer, http2, metric, sha256, start, token, tokens};
 use crate::api::document::Document;
 use crate::bed::{BINARY, Bed, PATIENCE, eventually, stop};
 use crate::clients::{has, runs};
@@ -209,6 +209,14 @@ fn too_many_failures_are_answered_so_and_the_right_token_passes_all_the_same() {
         assert_eq!(ask(&product, "GET", "/stats", &[&bearer("read")]).status, 200);
     }
     assert!(many > 50, "{many}");
+    // With HTTP/2 the connection ends, too.
+    let mut stream = TcpStream::connect(product.api).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&http2::start()).unwrap();
+    for number in (1..100).step_by(2) {
+        stream.write_all(&http2::post(number, "/dlq/purge", "Bearer guess")).unwrap();
+    }
+    http2::expect_goaway(stream);
     let refused = |reason: &str| {
         let name = format!("log_capturer_auth_refused_total{{reason=\"{reason}\"}}");
         let name = name.trim_end_matches('}').replace("{", "{listener=\"server\",") + "}";
