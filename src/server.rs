@@ -3,7 +3,7 @@
 use crate::entrance::Entrance;
 use crate::guard::{Post, Role};
 use crate::monitor::Board;
-use crate::panel::{self, Panels};
+use crate::panel::{self, Caller, Panels};
 use crate::receive::{self, Endpoint};
 use glommio::net::TcpListener;
 use hyper::body::Incoming;
@@ -45,6 +45,7 @@ const METRICS_OPTIONS: http::Options = http::Options {
     answer_time_max: Duration::from_secs(30),
 };
 const METRICS_CONNECTIONS_MAX: usize = 64;
+const METRICS_ADDRESS_CONNECTIONS_MAX: usize = 16;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
@@ -66,6 +67,7 @@ pub fn serve_api(
             None => panel::needed(request.uri().path()),
         };
         let admitted = post.admit(needed, request.headers(), &connection);
+        let post = post.clone();
         async move {
             match endpoint {
                 Some(endpoint) => {
@@ -73,7 +75,10 @@ pub fn serve_api(
                     let receiver = entrance.receiver().await;
                     receiver.answer(endpoint, request, &connection, denied).await
                 }
-                None => panels.current().answer(request, &connection, admitted).await,
+                None => {
+                    let caller = Caller { connection, post };
+                    panels.current().answer(request, caller, admitted).await
+                }
             }
         }
     };
@@ -84,7 +89,7 @@ pub fn serve_api(
 /// Serves `metrics.listen` likewise.
 pub fn serve_metrics(bound: std::net::TcpListener, panels: Arc<Panels>, post: Rc<Post>) {
     let keyring = post.keyring();
-    let doorman = Doorman::new(METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_MAX);
+    let doorman = Doorman::new(METRICS_CONNECTIONS_MAX, METRICS_ADDRESS_CONNECTIONS_MAX);
     let answer = move |request: Request<Incoming>, connection: Rc<Connection>| {
         let admitted = post.admit(Some(Role::Read), request.headers(), &connection);
         let status = panels.current().status.clone();

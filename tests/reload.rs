@@ -493,7 +493,10 @@ fn a_secret_is_in_no_answer_log_or_error() {
             assert!(!text.contains(secret), "{secret} is in {text}");
         }
     }
-    assert!(seen.iter().any(|text| text.contains("secrets: ")), "that one changed is told");
+    for key in ["auth.basic.password", "headers.x-key", "proxy"] {
+        let told = format!("sinks.loki.{key}: \"<redacted>");
+        assert!(seen.iter().any(|text| text.contains(&told)), "{key}: that it changed is told");
+    }
     // Its owner's alone.
     let kept = bed.setup.data_dir().join("config-history");
     for entry in fs::read_dir(&kept).unwrap() {

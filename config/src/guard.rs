@@ -13,6 +13,8 @@ use std::path::PathBuf;
 /// Each is compared with what a request brings.
 const TOKENS_MAX: usize = 256;
 const NAME_BYTES_MAX: usize = 64;
+/// What every token begins with that is made by `log-capturer token new`.
+const TOKEN_PREFIX: &str = "lct_";
 const RATE_MAX: usize = 1_000_000;
 const SHA256_DIGITS: usize = 64;
 
@@ -143,7 +145,7 @@ pub fn metrics(r: &mut Reader<'_>, metrics: &mut Section) -> MetricsAuth {
 
 fn token(r: &mut Reader<'_>, mut section: Section) -> Option<Token> {
     let s = &mut section;
-    let name = r.required(s, "name", "a name for the token");
+    let mut name = r.required(s, "name", "a name for the token");
     let is_sign = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if let Some(text) = &name
         && !((1..=NAME_BYTES_MAX).contains(&text.text.len()) && text.text.chars().all(is_sign))
@@ -151,6 +153,17 @@ fn token(r: &mut Reader<'_>, mut section: Section) -> Option<Token> {
         // The text is not repeated: it may be the token in the place of its name.
         let expected = format!("expected 1 to {NAME_BYTES_MAX} letters, digits, _, - and .");
         r.problem(Problem::new(text.line, &text.key, format!("{expected}, found something else")));
+        name = None;
+    } else if let Some(text) = &name
+        && text.text.to_ascii_lowercase().starts_with(TOKEN_PREFIX)
+    {
+        let found =
+            format!("expected a name, found something that begins as tokens do ({TOKEN_PREFIX})");
+        let problem = Problem::new(text.line, &text.key, found);
+        r.problem(problem.hint(
+            "names are shown everywhere: if it is the token, make another one with log-capturer token new --name NAME",
+        ));
+        name = None;
     }
     let sha256 = sha256(r, s);
     let (line, key) = (s.line, s.key("roles"));

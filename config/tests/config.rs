@@ -347,4 +347,12 @@ fn tokens_are_known_by_hashes_that_nothing_shows() {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     assert!(!text.contains("secret\"") && !text.contains(HASH), "{text}");
+    // The token in the place of its name: twice, so that names are compared.
+    let token = format!("{{ name: lct_pasted, sha256: {HASH}, roles: [read] }}");
+    let text = errors(&guarded(&format!("auth: {{ tokens: [{token}, {token}] }}"), ""));
+    assert!(
+        text.contains("tokens[0].name: expected a name, found something that begins"),
+        "{text}"
+    );
+    assert!(!text.contains("pasted"), "{text}");
 }

@@ -445,9 +445,9 @@ impl Running {
                 self.deadline = Some(Instant::now() + YIELD_TIME);
             }
             Err(outcome) => {
-                systemd::ready();
                 whole.reloads_failed.inc();
                 whole.reload_successful.set(0);
+                systemd::ready();
                 tracing::error!(
                     error_key = ErrorKey::ReloadFailed.name(),
                     error = %outcome,

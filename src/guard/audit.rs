@@ -1,6 +1,7 @@
 //! The audit log: who changed something, or was to, and what became of it. Neither bodies nor tokens are in it.
 //!
-//! One file of lines of JSON in `data_dir`, appended and synced by a thread of its own: a shard waits for no disk.
+//! Files of lines of JSON in `data_dir`, one for what was done and one for what was refused for who asked, since anyone
+//! can have as much refused as they like. Each is appended and synced by a thread of its own: a shard waits for no disk.
 //! The one before it is kept.
 
 use crate::lock;
@@ -8,22 +9,35 @@ use perf::errors::ErrorKey;
 use perf::guard::counts;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What is shown at most: so many are held.
+/// What is shown of each at most: so many are held.
 pub const SHOWN_MAX: usize = 1_000;
-const NAME: &str = "audit.jsonl";
-const BEFORE: &str = "audit.jsonl.1";
-/// Then it becomes the one before.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+/// A file, the one before it, and its size: then it becomes the one before.
+#[derive(Debug, Clone, Copy)]
+struct Names {
+    thread: &'static str,
+    now: &'static str,
+    before: &'static str,
+    bytes_max: u64,
+}
+
+const DONE: Names =
+    Names { thread: "audit", now: "audit.jsonl", before: "audit.jsonl.1", bytes_max: 4 << 20 };
+const REFUSED: Names = Names {
+    thread: "audit-refused",
+    now: "audit-refused.jsonl",
+    before: "audit-refused.jsonl.1",
+    bytes_max: 1 << 20,
+};
 /// Of a file, so much is read for what is shown.
 const SHOWN_BYTES_MAX: u64 = 1 << 20;
 /// That wait to be written. More of those that were refused are counted alone.
@@ -33,6 +47,8 @@ const GROUP_MAX: usize = 256;
 const WAIT_TIME_MAX: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 const WHO_SIGNS_MAX: usize = 200;
+/// Of its files.
+const MODE: u32 = 0o600;
 
 /// One call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +74,15 @@ impl Entry {
             status,
         }
     }
+
+    /// For who asked, and not for what they asked.
+    fn is_refused(&self) -> bool {
+        matches!(self.status, 401 | 403 | 429)
+    }
+
+    fn at(&self) -> Option<jiff::Timestamp> {
+        self.time.parse().ok()
+    }
 }
 
 struct Waiting {
@@ -66,37 +91,70 @@ struct Waiting {
 }
 
 pub struct Audit {
-    waiting: SyncSender<Waiting>,
-    /// The last ones, oldest first.
-    shown: Arc<Mutex<VecDeque<Entry>>>,
+    done: Trail,
+    refused: Trail,
 }
 
 impl Audit {
     /// `data_dir` is this process's own.
     pub fn open(data_dir: &Path) -> io::Result<Audit> {
-        let mut shown = VecDeque::new();
-        for name in [BEFORE, NAME] {
-            read_last(&data_dir.join(name), &mut shown)?;
-        }
-        let log = Log::open(data_dir)?;
-        let shown = Arc::new(Mutex::new(shown));
-        let (waiting, waits) = sync_channel(WAITING_MAX);
-        let of_log = shown.clone();
-        let thread = std::thread::Builder::new().name("audit".into()).stack_size(256 << 10);
-        thread.spawn(move || write_all(log, &waits, &of_log))?;
-        Ok(Audit { waiting, shown })
+        Ok(Audit { done: Trail::open(data_dir, DONE)?, refused: Trail::open(data_dir, REFUSED)? })
+    }
+
+    fn trail(&self, entry: &Entry) -> &Trail {
+        if entry.is_refused() { &self.refused } else { &self.done }
     }
 
     /// Kept soon; counted alone, where too many come at once.
     pub fn record(&self, entry: Entry) {
+        self.trail(&entry).record(entry);
+    }
+
+    /// Kept when this is over, unless the disk fails.
+    pub async fn keep(&self, entry: Entry) {
+        self.trail(&entry).keep(entry).await;
+    }
+
+    /// The last ones of what was done, and as many of what was refused; newest first.
+    #[must_use]
+    pub fn last(&self, count: usize) -> Vec<Entry> {
+        let mut all = self.done.last(count);
+        all.extend(self.refused.last(count));
+        all.sort_by_cached_key(|entry| std::cmp::Reverse(entry.at()));
+        all
+    }
+}
+
+/// A file, and the last ones of it.
+struct Trail {
+    waiting: SyncSender<Waiting>,
+    /// Oldest first.
+    shown: Arc<Mutex<VecDeque<Entry>>>,
+}
+
+impl Trail {
+    fn open(data_dir: &Path, names: Names) -> io::Result<Trail> {
+        let mut shown = VecDeque::new();
+        for name in [names.before, names.now] {
+            read_last(&data_dir.join(name), &mut shown)?;
+        }
+        let log = Log::open(data_dir, names)?;
+        let shown = Arc::new(Mutex::new(shown));
+        let (waiting, waits) = sync_channel(WAITING_MAX);
+        let of_log = shown.clone();
+        let thread = std::thread::Builder::new().name(names.thread.into()).stack_size(256 << 10);
+        thread.spawn(move || write_all(log, &waits, &of_log))?;
+        Ok(Trail { waiting, shown })
+    }
+
+    fn record(&self, entry: Entry) {
         let waiting = Waiting { entry, written: Arc::default() };
         if self.waiting.try_send(waiting).is_err() {
             counts().unaudited.inc();
         }
     }
 
-    /// Kept when this is over, unless the disk fails.
-    pub async fn keep(&self, entry: Entry) {
+    async fn keep(&self, entry: Entry) {
         let start = Instant::now();
         let written: Arc<AtomicBool> = Arc::default();
         let mut waiting = Some(Waiting { entry, written: written.clone() });
@@ -114,9 +172,8 @@ impl Audit {
         }
     }
 
-    /// The last ones, newest first.
-    #[must_use]
-    pub fn last(&self, count: usize) -> Vec<Entry> {
+    /// Newest first.
+    fn last(&self, count: usize) -> Vec<Entry> {
         lock(&self.shown).iter().rev().take(count).cloned().collect()
     }
 }
@@ -165,57 +222,84 @@ fn write_all(mut log: Log, waits: &Receiver<Waiting>, shown: &Mutex<VecDeque<Ent
 
 struct Log {
     dir: PathBuf,
+    names: Names,
     file: File,
     bytes: u64,
+    /// Its last line may be half of one.
+    torn: bool,
 }
 
 impl Log {
-    fn open(dir: &Path) -> io::Result<Log> {
-        let file = open(&dir.join(NAME))?;
+    fn open(dir: &Path, names: Names) -> io::Result<Log> {
+        match File::open(dir.join(names.before)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => hide(&opened?)?,
+        }
+        let file = open(&dir.join(names.now))?;
         let bytes = file.metadata()?.len();
-        let mut log = Log { dir: dir.to_owned(), file, bytes };
-        log.end_line()?;
+        let mut log = Log { dir: dir.to_owned(), names, file, bytes, torn: false };
+        log.torn = log.ends_torn()?;
         Ok(log)
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.join(NAME)
+        self.dir.join(self.names.now)
     }
 
-    /// Half a line, which a crash left, stays one by itself.
-    fn end_line(&mut self) -> io::Result<()> {
-        let mut last = [b'\n'];
-        if self.bytes > 0 {
-            let mut file = File::open(self.path())?;
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
+    /// A crash leaves half a line.
+    fn ends_torn(&self) -> io::Result<bool> {
+        if self.bytes == 0 {
+            return Ok(false);
         }
-        if last != *b"\n" {
-            self.file.write_all(b"\n")?;
-            self.bytes += 1;
-        }
-        Ok(())
+        let mut last = [0];
+        let mut file = File::open(self.path())?;
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        Ok(last != *b"\n")
     }
 
+    /// Half a line stays one by itself.
     fn append(&mut self, group: &[Waiting]) -> io::Result<()> {
-        if self.bytes >= FILE_BYTES_MAX {
-            fs::rename(self.path(), self.dir.join(BEFORE))?;
-            (self.file, self.bytes) = (open(&self.path())?, 0);
-            File::open(&self.dir)?.sync_all()?;
+        if self.bytes >= self.names.bytes_max {
+            self.rotate()?;
         }
-        let mut lines = Vec::new();
+        let mut lines = if self.torn { b"\n".to_vec() } else { Vec::new() };
         for Waiting { entry, .. } in group {
             serde_json::to_writer(&mut lines, entry)?;
             lines.push(b'\n');
         }
         self.bytes += lines.len() as u64;
+        self.torn = true;
         self.file.write_all(&lines)?;
+        self.torn = false;
         self.file.sync_data()
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        match fs::rename(self.path(), self.dir.join(self.names.before)) {
+            // It was moved already, and the next could not be opened.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+        self.file = open(&self.path())?;
+        (self.bytes, self.torn) = (self.file.metadata()?.len(), false);
+        File::open(&self.dir)?.sync_all()
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).mode(0o600).open(path)
+    let file = File::options().create(true).append(true).mode(MODE).open(path)?;
+    hide(&file)?;
+    Ok(file)
+}
+
+/// Also a file that was there before.
+fn hide(file: &File) -> io::Result<()> {
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o777 & !MODE != 0 {
+        file.set_permissions(Permissions::from_mode(MODE))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -229,7 +313,7 @@ mod tests {
 
     fn shown(dir: &Path) -> Vec<u16> {
         let mut shown = VecDeque::new();
-        for name in [BEFORE, NAME] {
+        for name in [DONE.before, DONE.now] {
             read_last(&dir.join(name), &mut shown).unwrap();
         }
         shown.into_iter().map(|entry| entry.status).collect()
@@ -238,16 +322,63 @@ mod tests {
     #[test]
     fn half_a_line_costs_no_other_and_the_file_before_is_kept() {
         let dir = tempfile::tempdir().unwrap();
-        Log::open(dir.path()).unwrap().append(&[waiting(200), waiting(401)]).unwrap();
-        let path = dir.path().join(NAME);
+        Log::open(dir.path(), DONE).unwrap().append(&[waiting(200), waiting(401)]).unwrap();
+        let path = dir.path().join(DONE.now);
         open(&path).unwrap().write_all(b"{\"time\":\"2").unwrap();
-        let mut log = Log::open(dir.path()).unwrap();
+        let mut log = Log::open(dir.path(), DONE).unwrap();
         log.append(&[waiting(403)]).unwrap();
         assert_eq!(shown(dir.path()), [200, 401, 403]);
-        log.bytes = FILE_BYTES_MAX;
+        log.bytes = DONE.bytes_max;
         log.append(&[waiting(429)]).unwrap();
         assert_eq!(shown(dir.path()), [200, 401, 403, 429]);
-        assert_eq!(fs::read_to_string(path).unwrap().lines().count(), 1);
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+        // A write that stopped half way.
+        log.file.write_all(b"{\"time\":\"2").unwrap();
+        log.torn = true;
+        log.append(&[waiting(404)]).unwrap();
+        assert_eq!(shown(dir.path()), [200, 401, 403, 429, 404]);
+        // Moved away, and the next could not be opened.
+        fs::rename(&path, dir.path().join(DONE.before)).unwrap();
+        log.bytes = DONE.bytes_max;
+        log.append(&[waiting(400)]).unwrap();
+        assert_eq!(shown(dir.path()), [429, 404, 400]);
+    }
+
+    #[test]
+    fn files_that_others_may_read_are_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [DONE.now, DONE.before] {
+            let path = dir.path().join(name);
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        }
+        Log::open(dir.path(), DONE).unwrap();
+        for name in [DONE.now, DONE.before] {
+            let mode = fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, MODE, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_displaces_nothing_that_was_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = Audit::open(dir.path()).unwrap();
+        audit.record(waiting(200).entry);
+        let mut refused = 0;
+        while refused < 3 * SHOWN_MAX {
+            let entry = waiting([401, 403, 429][refused % 3]).entry;
+            // As fast as the disk takes them.
+            audit.refused.waiting.send(Waiting { entry, written: Arc::default() }).unwrap();
+            refused += 1;
+        }
+        let start = Instant::now();
+        while audit.last(SHOWN_MAX).len() != SHOWN_MAX + 1 {
+            assert!(start.elapsed() < Duration::from_secs(60));
+            std::thread::yield_now();
+        }
+        assert_eq!(audit.last(1).len(), 2);
+        assert_eq!(audit.last(1)[1].status, 200, "newest first");
+        assert_eq!(shown(dir.path()), [200]);
     }
 
     #[test]
@@ -256,7 +387,7 @@ mod tests {
         let audit = Audit::open(dir.path()).unwrap();
         for status in 0..u16::try_from(SHOWN_MAX).unwrap() + 7 {
             let Waiting { entry, written } = waiting(status);
-            audit.waiting.send(Waiting { entry, written: written.clone() }).unwrap();
+            audit.done.waiting.send(Waiting { entry, written: written.clone() }).unwrap();
             while status % 100 == 0 && !written.load(Ordering::Acquire) {
                 std::thread::yield_now();
             }

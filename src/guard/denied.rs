@@ -11,6 +11,10 @@ use std::time::Duration;
 pub enum Denied {
     #[error("expected Authorization: Bearer and a token that is known here, found {found}")]
     Unknown { found: &'static str },
+    #[error(
+        "expected {0} on this connection, which began before that was in force or is not valid any more; connect anew"
+    )]
+    Connection(&'static str),
     #[error("expected the role {}: {who} has not got it", role.name())]
     Role { role: Role, who: Who },
     #[error(
@@ -31,7 +35,7 @@ impl Denied {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Denied::Unknown { .. } => StatusCode::UNAUTHORIZED,
+            Denied::Unknown { .. } | Denied::Connection(_) => StatusCode::UNAUTHORIZED,
             Denied::Role { .. } | Denied::Elsewhere => StatusCode::FORBIDDEN,
             Denied::Rate(_) | Denied::Failures(_) => StatusCode::TOO_MANY_REQUESTS,
         }
@@ -39,7 +43,7 @@ impl Denied {
 
     pub(super) fn reason(&self) -> usize {
         match self {
-            Denied::Unknown { .. } => 0,
+            Denied::Unknown { .. } | Denied::Connection(_) => 0,
             Denied::Role { .. } | Denied::Elsewhere => 1,
             Denied::Rate(_) => 2,
             Denied::Failures(_) => 3,
@@ -50,7 +54,7 @@ impl Denied {
     pub fn mark(&self, response: &mut Response<Full>) {
         let headers = response.headers_mut();
         match self {
-            Denied::Unknown { .. } => {
+            Denied::Unknown { .. } | Denied::Connection(_) => {
                 headers.insert(WWW_AUTHENTICATE, BEARER);
             }
             Denied::Rate(wait) | Denied::Failures(wait) => {
@@ -58,6 +62,12 @@ impl Denied {
             }
             Denied::Role { .. } | Denied::Elsewhere => {}
         }
+    }
+
+    /// Of those who fail too often nothing more is read, and nothing is kept.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        matches!(self, Denied::Failures(_))
     }
 
     /// Who it was, as far as that is known.

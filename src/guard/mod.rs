@@ -9,28 +9,28 @@ pub mod keys;
 pub mod token;
 
 mod denied;
+mod who;
 
 pub use denied::Denied;
+pub use who::{Pass, Role, Roles, Who};
 
 use crate::lock;
 use audit::Audit;
 use denied::REASONS;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use io::http::{Connection, Keyring};
-use keys::Ring;
+use keys::{Ring, Standing};
 use perf::errors::ErrorKey;
 use perf::guard::counts;
 use prometheus::IntCounter;
 use shards::rate::Rates;
 use std::cell::RefCell;
-use std::fmt;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use subtle::{Choice, ConstantTimeEq};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listener {
@@ -46,47 +46,6 @@ impl Listener {
             Listener::Api => "server",
             Listener::Metrics => "metrics",
         }
-    }
-}
-
-/// What a request may need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Ingest,
-    Read,
-    Operate,
-}
-
-impl Role {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Role::Ingest => "ingest",
-            Role::Read => "read",
-            Role::Operate => "operate",
-        }
-    }
-}
-
-/// Several of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Roles(u8);
-
-impl Roles {
-    /// Who may change something may ask.
-    #[must_use]
-    pub fn with(self, role: Role) -> Roles {
-        let read = if role == Role::Operate { 1 << Role::Read as u8 } else { 0 };
-        Roles(self.0 | read | 1 << role as u8)
-    }
-
-    #[must_use]
-    pub fn have(self, role: Role) -> bool {
-        self.0 & 1 << role as u8 != 0
-    }
-
-    fn and(self, other: Roles) -> Roles {
-        Roles(self.0 | other.0)
     }
 }
 
@@ -234,43 +193,6 @@ impl Guard {
     }
 }
 
-/// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
-    /// Whoever it is, from this host.
-    Loopback,
-    /// Whoever it is, from elsewhere.
-    Anyone,
-    Token(Arc<str>),
-    /// The subject of the certificate.
-    Certificate(String),
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Who::Loopback => f.write_str("loopback"),
-            Who::Anyone => f.write_str("anyone"),
-            Who::Token(name) => write!(f, "token {name}"),
-            Who::Certificate(subject) => write!(f, "certificate {subject}"),
-        }
-    }
-}
-
-/// Who asks, and for what they are known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pass {
-    pub who: Who,
-    roles: Roles,
-}
-
-impl Pass {
-    #[must_use]
-    pub fn may(&self, role: Role) -> bool {
-        self.roles.have(role)
-    }
-}
-
 /// The guard of one listener on one shard.
 pub struct Post {
     guard: Arc<Guard>,
@@ -287,6 +209,19 @@ enum Brought<'a> {
     Else,
 }
 
+/// Which time a request is judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    First,
+    Again,
+}
+
+/// Why a token is good for nothing.
+enum Turned {
+    Unknown(&'static str),
+    Rate(Duration),
+}
+
 impl Post {
     #[must_use]
     pub fn new(guard: Arc<Guard>, listener: Listener) -> Rc<Post> {
@@ -301,16 +236,37 @@ impl Post {
         self.guard.ring(self.listener).clone()
     }
 
-    /// Who asks, where they may. Where nothing is needed, anyone may who does not claim to be somebody else.
+    /// Who asks, where they may. Where nothing is needed, anyone may, and a token that is not known is none.
     pub fn admit(
         &self,
         needed: Option<Role>,
         headers: &HeaderMap,
         connection: &Connection,
     ) -> Result<Pass, Denied> {
-        let admitted = self.judge(needed, headers, connection);
+        self.counted(self.judge(needed, headers, connection, Look::First), connection)
+    }
+
+    /// Whether they still may, by the rules in force now: the request counts once in its token's rate.
+    pub fn admit_again(
+        &self,
+        needed: Role,
+        headers: &HeaderMap,
+        connection: &Connection,
+    ) -> Result<(), Denied> {
+        let admitted = self.judge(Some(needed), headers, connection, Look::Again);
+        self.counted(admitted, connection).map(drop)
+    }
+
+    fn counted(
+        &self,
+        admitted: Result<Pass, Denied>,
+        connection: &Connection,
+    ) -> Result<Pass, Denied> {
         if let Err(denied) = &admitted {
             self.refused[denied.reason()].inc();
+            if denied.closes() {
+                connection.end();
+            }
         }
         admitted
     }
@@ -320,6 +276,7 @@ impl Post {
         needed: Option<Role>,
         headers: &HeaderMap,
         connection: &Connection,
+        look: Look,
     ) -> Result<Pass, Denied> {
         let version = self.guard.version.load(Ordering::Acquire);
         if self.seen.borrow().0 != version {
@@ -328,27 +285,19 @@ impl Post {
         let seen = self.seen.borrow();
         let rules = &*seen.1;
         let peer = connection.peer.to_canonical();
+        let certificate = self.of_connection(needed, headers, connection)?;
         if !rules.options.asks[self.listener as usize] {
             return of_place(needed, peer);
         }
-        let mut known = self.of_certificate(rules, connection);
-        match brought(headers) {
-            Brought::Token(token) if !rules.options.tokens.is_empty() => {
-                let Some(at) = rules.find(token) else {
-                    return Err(self.unknown("another one", peer));
-                };
-                let Token { name, roles, .. } = &rules.options.tokens[at];
-                if let Some(rate) = &rules.rates[at] {
-                    rate.take(&(), 1).map_err(Denied::Rate)?;
-                }
-                let roles = known.as_ref().map_or(*roles, |pass| pass.roles.and(*roles));
-                known = Some(Pass { who: Who::Token(name.clone()), roles });
-            }
-            Brought::Else if !rules.options.tokens.is_empty() => {
-                return Err(self.unknown("something else", peer));
-            }
-            _ => {}
-        }
+        let roles = rules.options.client_roles;
+        let known = certificate.map(|name| Pass { who: Who::Certificate(name), roles });
+        let known = match rules.by_token(known.clone(), headers, look) {
+            Ok(known) => known,
+            // Whoever probes with a token of yesterday is to learn how it goes all the same.
+            Err(_) if needed.is_none() => known,
+            Err(Turned::Rate(wait)) => return Err(Denied::Rate(wait)),
+            Err(Turned::Unknown(found)) => return Err(self.unknown(found, peer)),
+        };
         match (known, needed) {
             (Some(pass), None) => Ok(pass),
             (Some(pass), Some(role)) if pass.may(role) => Ok(pass),
@@ -358,14 +307,27 @@ impl Post {
         }
     }
 
-    /// Certificates by authorities that are not in force any more are none.
-    fn of_certificate(&self, rules: &Rules, connection: &Connection) -> Option<Pass> {
-        let client = connection.client()?;
-        if client.authorities != self.guard.ring(self.listener).authorities() {
-            return None;
+    /// What the client's certificate is called. A connection that would not be made so now ends with its next answer.
+    fn of_connection(
+        &self,
+        needed: Option<Role>,
+        headers: &HeaderMap,
+        connection: &Connection,
+    ) -> Result<Option<Arc<str>>, Denied> {
+        let standing = self.guard.ring(self.listener).standing(connection);
+        if !matches!(standing, Standing::Current(_)) {
+            connection.end();
         }
-        let subject = X509Certificate::from_der(&client.certificate).ok()?.1.subject().to_string();
-        Some(Pass { who: Who::Certificate(subject), roles: rules.options.client_roles })
+        match standing {
+            Standing::Current(client) => Ok(client.map(keys::name)),
+            Standing::Plain if headers.contains_key(AUTHORIZATION) => {
+                Err(Denied::Connection("TLS"))
+            }
+            Standing::Uncertified if needed.is_some() => Err(Denied::Connection(
+                "a certificate that is valid and by an authority of client_ca_file",
+            )),
+            Standing::Plain | Standing::Secured | Standing::Uncertified => Ok(None),
+        }
     }
 
     fn unknown(&self, found: &'static str, peer: IpAddr) -> Denied {
@@ -377,6 +339,27 @@ impl Post {
 }
 
 impl Rules {
+    /// Who is `known` by a certificate, and by the token that comes with it.
+    fn by_token(
+        &self,
+        known: Option<Pass>,
+        headers: &HeaderMap,
+        look: Look,
+    ) -> Result<Option<Pass>, Turned> {
+        let token = match brought(headers) {
+            _ if self.options.tokens.is_empty() => return Ok(known),
+            Brought::Nothing => return Ok(known),
+            Brought::Else => return Err(Turned::Unknown("something else")),
+            Brought::Token(token) => token,
+        };
+        let at = self.find(token).ok_or(Turned::Unknown("another one"))?;
+        if let Some(rate) = self.rates[at].as_ref().filter(|_| look == Look::First) {
+            rate.take(&(), 1).map_err(Turned::Rate)?;
+        }
+        let Token { name, roles, .. } = &self.options.tokens[at];
+        Ok(Some(Pass::by_token(known, name.clone(), *roles)))
+    }
+
     /// Which token it is. How long that takes does not depend on how much of one is right.
     fn find(&self, token: &[u8]) -> Option<usize> {
         if token.len() > TOKEN_BYTES_MAX {
@@ -438,15 +421,6 @@ mod tests {
     use super::brought as brought_by;
     use super::*;
     use hyper::header::HeaderValue;
-
-    #[test]
-    fn who_may_operate_may_read_and_nothing_else() {
-        let operate = Roles::default().with(Role::Operate);
-        assert!(operate.have(Role::Operate) && operate.have(Role::Read));
-        assert!(!operate.have(Role::Ingest));
-        let ingest = Roles::default().with(Role::Ingest);
-        assert!(!ingest.have(Role::Read) && ingest.and(operate).have(Role::Ingest));
-    }
 
     #[test]
     fn one_bearer_token_and_nothing_like_it() {

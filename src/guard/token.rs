@@ -88,7 +88,7 @@ pub fn hash_of_hex(text: &str) -> Option<[u8; HASH_BYTES]> {
     Some(hash)
 }
 
-fn hex(hash: &[u8]) -> String {
+pub(super) fn hex(hash: &[u8]) -> String {
     hash.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

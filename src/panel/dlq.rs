@@ -1,19 +1,17 @@
 //! The dead-letter queues by HTTP.
 
-use super::{Panel, Wrong, body, object};
+use super::{Panel, Wrong, object};
 use crate::desk::{How, What};
 use crate::dlq::Filter;
 use crate::labels;
-use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
-use io::http::Connection;
+use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A filter and some labels.
-const ORDER_BYTES_MAX: usize = 64 << 10;
+pub(super) const ORDER_BYTES_MAX: usize = 64 << 10;
 /// Queues may be long, and disks slow.
 const ORDER_TIME_MAX: Duration = Duration::from_secs(300);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -52,14 +50,8 @@ impl Panel {
         json!({ "entries": entries, "queues": queues })
     }
 
-    pub(super) async fn order(
-        &self,
-        path: &str,
-        request: Request<Incoming>,
-        connection: &Connection,
-    ) -> Result<Value, Wrong> {
-        let body = body(request, connection, ORDER_BYTES_MAX).await?;
-        let (what, filter) = read_order(path, &body)?;
+    pub(super) async fn order(&self, path: &str, body: &[u8]) -> Result<Value, Wrong> {
+        let (what, filter) = read_order(path, body)?;
         let Some(asked) = self.desk.ask(&what, &filter) else {
             let text = "too many orders are under way; try again later";
             return Err((StatusCode::SERVICE_UNAVAILABLE, text.into()));

@@ -26,19 +26,20 @@ pub use settings::{Control, shown as shown_version, status as status_of};
 use crate::desk::Desk;
 use crate::egress::Egress;
 use crate::guard::audit::Entry;
-use crate::guard::{Denied, Guard, Pass, Role, Who};
+use crate::guard::{Denied, Guard, Pass, Post, Role, Who};
 use crate::health::Level;
 use crate::lock;
 use crate::receive::{drained, respond};
 use crate::server::Status;
 use crate::sightings::Sightings;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN};
+use hyper::header::{ALLOW, CONNECTION, HeaderMap, HeaderValue, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use io::http::{self, BodyError, Connection, Full};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 /// What the API shares with the shards and the senders.
@@ -75,6 +76,12 @@ impl Panels {
     pub fn replace(&self, panel: Panel) {
         *lock(&self.0) = Arc::new(panel);
     }
+}
+
+/// Where a request comes from, and who judges it.
+pub struct Caller {
+    pub connection: Rc<Connection>,
+    pub post: Rc<Post>,
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -135,7 +142,7 @@ fn known(path: &str) -> Option<(&'static str, Endpoint)> {
 pub fn needed(path: &str) -> Option<Role> {
     match known(path) {
         // Load balancers and orchestrators probe these, and have no tokens.
-        Some((_, Endpoint::Health | Endpoint::Ready)) => None,
+        Some((_, Endpoint::Health | Endpoint::Ready | Endpoint::Version)) => None,
         Some((_, Endpoint::Audit)) => Some(Role::Operate),
         Some((_, endpoint)) if endpoint.changes() => Some(Role::Operate),
         Some(_) | None => Some(Role::Read),
@@ -147,57 +154,84 @@ impl Endpoint {
         use Endpoint::{ConfigReload, ConfigRollback, DlqPurge, DlqReprocess};
         matches!(self, ConfigReload | ConfigRollback | DlqReprocess | DlqPurge)
     }
+
+    /// Of what it is asked with.
+    fn order_bytes_max(self) -> usize {
+        match self {
+            Endpoint::DlqReprocess | Endpoint::DlqPurge => dlq::ORDER_BYTES_MAX,
+            _ => settings::ORDER_BYTES_MAX,
+        }
+    }
 }
 
 impl Panel {
     /// Answers, and keeps what changed something, or was to.
     pub async fn answer(
-        &self,
+        self: Arc<Self>,
         request: Request<Incoming>,
-        connection: &Connection,
+        caller: Caller,
         admitted: Result<Pass, Denied>,
     ) -> Response<Full> {
         let changes = known(request.uri().path()).filter(|(_, endpoint)| endpoint.changes());
-        let Some((path, _)) = changes.filter(|_| request.method() == Method::POST) else {
-            return match admitted {
-                Ok(pass) => self.answer_admitted(request, connection, &pass).await,
-                Err(denied) => refused_to(&denied, request, connection).await,
-            };
-        };
-        let peer = Some(connection.peer.to_canonical());
-        let entry = |who: &str, response: &Response<Full>| {
-            Entry::now(who, peer, "POST", path, response.status().as_u16())
-        };
-        match admitted {
-            Ok(pass) => {
-                let response = self.answer_admitted(request, connection, &pass).await;
-                self.guard.audit.keep(entry(&pass.who.to_string(), &response)).await;
-                response
-            }
-            Err(denied) => {
-                let response = refused_to(&denied, request, connection).await;
-                let who = denied.who().map_or_else(|| "unknown".to_owned(), Who::to_string);
-                self.guard.audit.record(entry(&who, &response));
-                response
+        let changes = changes.filter(|_| request.method() == Method::POST);
+        match (admitted, changes) {
+            (Ok(pass), None) => self.answer_admitted(&request, &pass).await,
+            (Ok(pass), Some(of)) => self.answer_change(of, request, caller, pass).await,
+            (Err(denied), changes) => {
+                if let Some((path, _)) = changes.filter(|_| !denied.closes()) {
+                    let who = denied.who().map_or_else(|| "unknown".to_owned(), Who::to_string);
+                    self.guard.audit.record(entry(&who, path, &caller, denied.status()));
+                }
+                refused_to(&denied, request, &caller.connection).await
             }
         }
     }
 
-    async fn answer_admitted(
-        &self,
+    /// What is begun goes on to its end and is kept, also where whoever asked does not wait for it: hyper drops what
+    /// answers a request of HTTP/2 that is broken off.
+    async fn answer_change(
+        self: Arc<Self>,
+        (path, endpoint): (&'static str, Endpoint),
         request: Request<Incoming>,
-        connection: &Connection,
-        pass: &Pass,
+        caller: Caller,
+        pass: Pass,
     ) -> Response<Full> {
-        let Some((path, endpoint)) = known(request.uri().path()) else {
+        let (head, incoming) = request.into_parts();
+        let bytes_max = endpoint.order_bytes_max();
+        let body = body(&head.headers, incoming, &caller.connection, bytes_max).await;
+        let done = async move {
+            // The body may have taken its time: what counts are the rules in force now.
+            let still = caller.post.admit_again(Role::Operate, &head.headers, &caller.connection);
+            let response = match (body, still) {
+                (Err(wrong), _) => refused(wrong),
+                (Ok(_), Err(denied)) => refusal(&denied),
+                (Ok(body), Ok(())) => answered(self.change(path, endpoint, &body).await),
+            };
+            let kept = entry(&pass.who.to_string(), path, &caller, response.status());
+            self.guard.audit.keep(kept).await;
+            response
+        };
+        let stopping = || refused((StatusCode::SERVICE_UNAVAILABLE, "stopping".into()));
+        glommio::spawn_local(done).detach().await.unwrap_or_else(stopping)
+    }
+
+    async fn change(&self, path: &str, endpoint: Endpoint, body: &[u8]) -> Result<Value, Wrong> {
+        match endpoint {
+            Endpoint::ConfigReload => self.reload().await,
+            Endpoint::ConfigRollback => self.rollback(body).await,
+            _ => self.order(path, body).await,
+        }
+    }
+
+    async fn answer_admitted(&self, request: &Request<Incoming>, pass: &Pass) -> Response<Full> {
+        let Some((_, endpoint)) = known(request.uri().path()) else {
             let known = ENDPOINTS.map(|(path, _)| path).join(", ");
             let lines = crate::receive::Endpoint::ALL.map(crate::receive::Endpoint::path);
             let text = format!("not found; there is {known}; for lines {}", lines.join(", "));
             return refused((StatusCode::NOT_FOUND, text));
         };
         let reads = matches!(request.method(), &Method::GET | &Method::HEAD);
-        if endpoint.changes() != (request.method() == Method::POST) || !endpoint.changes() && !reads
-        {
+        if endpoint.changes() || !reads {
             let (expected, allow) =
                 if endpoint.changes() { ("POST", "POST") } else { ("GET", "GET, HEAD") };
             let text = format!("expected {expected}");
@@ -225,7 +259,9 @@ impl Panel {
                 Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()))
             }
             Endpoint::OpenApi => return respond(StatusCode::OK, JSON, OPENAPI),
-            Endpoint::Version => Ok(json!({ "version": crate::version() })),
+            Endpoint::Version if pass.may(Role::Read) => Ok(json!({ "version": crate::version() })),
+            // As a probe, it needs no more than an answer.
+            Endpoint::Version => Ok(json!({})),
             Endpoint::Stats => Ok(report.stats.clone()),
             Endpoint::Slo => Ok(report.slo.clone()),
             Endpoint::Shards => Ok(json!({ "shards": report.stats["shards"] })),
@@ -236,18 +272,14 @@ impl Panel {
             }
             Endpoint::Config => Ok(self.config.clone()),
             Endpoint::ConfigHistory => self.history(),
-            Endpoint::ConfigReload => self.reload(request, connection).await,
-            Endpoint::ConfigRollback => self.rollback(request, connection).await,
             Endpoint::DlqStats => Ok(self.dlq_stats()),
             Endpoint::Audit => self.audit(request.uri().query().unwrap_or_default()),
-            Endpoint::DlqReprocess | Endpoint::DlqPurge => {
-                self.order(path, request, connection).await
-            }
+            Endpoint::ConfigReload
+            | Endpoint::ConfigRollback
+            | Endpoint::DlqReprocess
+            | Endpoint::DlqPurge => unreachable!("refused by its method"),
         };
-        match answer {
-            Ok(value) => respond(StatusCode::OK, JSON, format!("{value}\n")),
-            Err(wrong) => refused(wrong),
-        }
+        answered(answer)
     }
 
     fn health(&self) -> Value {
@@ -277,17 +309,18 @@ impl Panel {
 
 /// The body of a request that changes something: not from a page in a browser.
 async fn body(
-    request: Request<Incoming>,
+    headers: &HeaderMap,
+    incoming: Incoming,
     connection: &Connection,
     bytes_max: usize,
 ) -> Result<Vec<u8>, Wrong> {
-    if request.headers().contains_key(ORIGIN) {
+    if headers.contains_key(ORIGIN) {
         // A browser on this host sends what any page has it send.
         let text = "expected a request without Origin: this is not for pages in a browser";
         return Err((StatusCode::FORBIDDEN, text.into()));
     }
     let mut body = Vec::new();
-    let read = http::read_body(connection, request.into_body(), bytes_max, |piece| {
+    let read = http::read_body(connection, incoming, bytes_max, |piece| {
         body.extend_from_slice(piece);
         Ok::<_, BodyError>(())
     });
@@ -312,13 +345,31 @@ async fn refused_to(
     request: Request<Incoming>,
     connection: &Connection,
 ) -> Response<Full> {
-    let mut response = refused((denied.status(), denied.to_string()));
-    denied.mark(&mut response);
+    let mut response = refusal(denied);
     let (head, rest) = request.into_parts();
-    if !drained(&head.headers, rest, connection).await && head.version != Version::HTTP_2 {
+    let follows = !denied.closes() && drained(&head.headers, rest, connection).await;
+    if !follows && head.version != Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+fn refusal(denied: &Denied) -> Response<Full> {
+    let mut response = refused((denied.status(), denied.to_string()));
+    denied.mark(&mut response);
+    response
+}
+
+fn entry(who: &str, path: &str, caller: &Caller, status: StatusCode) -> Entry {
+    let peer = caller.connection.peer.to_canonical();
+    Entry::now(who, Some(peer), "POST", path, status.as_u16())
+}
+
+fn answered(answer: Result<Value, Wrong>) -> Response<Full> {
+    match answer {
+        Ok(value) => respond(StatusCode::OK, JSON, format!("{value}\n")),
+        Err(wrong) => refused(wrong),
+    }
 }
 
 fn refused((code, error): Wrong) -> Response<Full> {

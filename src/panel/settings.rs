@@ -1,20 +1,18 @@
 //! Which configuration is in force, by HTTP, and how it is changed.
 
-use super::{Panel, Wrong, body, object};
+use super::{Panel, Wrong, object};
 use crate::appliance::Report;
 use crate::lock;
 use crate::settings::history::{History, Version};
 use crate::settings::{Asked, Outcome, What};
-use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
-use io::http::Connection;
+use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
 use std::sync::mpsc;
 use std::time::Duration;
 
 /// A version.
-const ORDER_BYTES_MAX: usize = 1 << 10;
+pub(super) const ORDER_BYTES_MAX: usize = 1 << 10;
 /// Above, not every whole number has a float.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -63,22 +61,12 @@ impl Order {
 }
 
 impl Panel {
-    pub(super) async fn reload(
-        &self,
-        request: Request<Incoming>,
-        connection: &Connection,
-    ) -> Result<Value, Wrong> {
-        body(request, connection, ORDER_BYTES_MAX).await?;
+    pub(super) async fn reload(&self) -> Result<Value, Wrong> {
         told(self.control.change(What::Reload).await)
     }
 
-    pub(super) async fn rollback(
-        &self,
-        request: Request<Incoming>,
-        connection: &Connection,
-    ) -> Result<Value, Wrong> {
-        let body = body(request, connection, ORDER_BYTES_MAX).await?;
-        told(self.control.change(What::Rollback(read_order(&body)?)).await)
+    pub(super) async fn rollback(&self, body: &[u8]) -> Result<Value, Wrong> {
+        told(self.control.change(What::Rollback(read_order(body)?)).await)
     }
 
     pub(super) fn history(&self) -> Result<Value, Wrong> {

@@ -155,7 +155,9 @@ impl Receiver {
         denied: Option<Denied>,
     ) -> Response<Full> {
         let started = self.times.start();
-        let _guest = self.intake.enter();
+        // Whoever is refused holds up no change of the configuration, however slowly the body comes.
+        let guest = denied.is_none().then(|| self.intake.enter());
+        let is_closed = denied.as_ref().is_some_and(Denied::closes);
         // Of a type that OTLP has not, what a person can read.
         let form = Form::of(endpoint, text_of(request.headers(), header::CONTENT_TYPE).as_deref());
         let kind = if let Ok(Form::Otlp(kind)) = form { kind } else { otlp::Kind::Json };
@@ -175,8 +177,9 @@ impl Receiver {
             }
             Err(error) => answer::refused(endpoint, kind, &error),
         };
+        drop(guest);
         if let Some(rest) = incoming
-            && !drained(&head.headers, rest, connection).await
+            && (is_closed || !drained(&head.headers, rest, connection).await)
         {
             response.headers_mut().insert(header::CONNECTION, answer::CLOSE);
         }

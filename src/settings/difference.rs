@@ -1,7 +1,7 @@
 //! What is different between two configurations, key by key.
 
 use crate::options;
-use config::{Config, REDACTED};
+use config::{Auth, Config, Proxy, REDACTED, Secret, SinkKind};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// By key. Where nothing but secrets is different, that shows as a change of `secrets`.
+/// By key. A secret that is another one is named, and neither shown.
 #[must_use]
 pub fn between(from: &Config, to: &Config) -> Vec<Change> {
     let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
@@ -39,11 +39,48 @@ pub fn between(from: &Config, to: &Config) -> Vec<Change> {
         (from != to).then(|| Change { key: key.clone(), from, to })
     });
     let mut changes: Vec<Change> = changes.collect();
-    if changes.is_empty() && from != to {
-        let hidden = || Some(Value::from(REDACTED));
-        changes.push(Change { key: "secrets".into(), from: hidden(), to: hidden() });
+    let hidden = |key: String| {
+        let value = Some(Value::from(REDACTED));
+        Change { key, from: value.clone(), to: value }
+    };
+    let (old, new) = (secrets(from), secrets(to));
+    for (key, secret) in old {
+        let is_other = new.get(&key).is_some_and(|new| *new != secret);
+        if is_other && changes.iter().all(|change| change.key != key) {
+            changes.push(hidden(key));
+        }
     }
+    if changes.is_empty() && from != to {
+        changes.push(hidden("secrets".into()));
+    }
+    changes.sort_by(|one, other| one.key.cmp(&other.key));
     changes
+}
+
+/// By the keys that [`flatten`] gives them.
+fn secrets<'a>(config: &'a Config) -> BTreeMap<String, &'a str> {
+    let mut found = BTreeMap::new();
+    for (at, token) in config.server.auth.tokens.iter().enumerate() {
+        found.insert(format!("server.auth.tokens[{at}].sha256"), token.sha256.reveal());
+    }
+    for sink in &config.sinks {
+        let SinkKind::Loki(loki) = &sink.kind;
+        let mut take = |name: &str, secret: &'a Secret| {
+            found.insert(format!("sinks.{}.{name}", sink.name), secret.reveal());
+        };
+        let (basic, bearer) = match &loki.auth {
+            Some(Auth::Basic(basic)) => (basic.password.as_ref(), None),
+            Some(Auth::Bearer(bearer)) => (None, bearer.token.as_ref()),
+            None => (None, None),
+        };
+        basic.iter().for_each(|secret| take("auth.basic.password", secret));
+        bearer.iter().for_each(|secret| take("auth.bearer.token", secret));
+        if let Proxy::At(secret) = &loki.proxy {
+            take("proxy", secret);
+        }
+        loki.headers.iter().for_each(|(name, secret)| take(&format!("headers.{name}"), secret));
+    }
+    found
 }
 
 /// Lists are values, but those of maps, which are named by their place.
@@ -85,8 +122,12 @@ mod tests {
         let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
         assert_eq!(texts, [r#"sinks.loki.linger: "50ms" -> "5ms""#]);
         let changes = between(&config("", "swordfish"), &config("", "herring"));
-        assert_eq!(changes.len(), 1);
-        let text = changes[0].to_string();
-        assert!(text.starts_with("secrets:") && !text.contains("fish"), "{text}");
+        let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        let password = r#"sinks.loki.auth.basic.password: "<redacted>" -> "<redacted>""#;
+        assert_eq!(texts, [password]);
+        // Also where something else is different.
+        let changes = between(&config("", "swordfish"), &config("linger: 5ms, ", "herring"));
+        let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, [password, r#"sinks.loki.linger: "50ms" -> "5ms""#]);
     }
 }

@@ -1,6 +1,7 @@
 //! Who may come in, attacked: TLS and certificates, tokens and roles, and what is kept of it.
 //!
 //! - [`client`]: a client with keys of its own;
+//! - [`http2`]: frames that no client sends;
 //! - [`tls`]: handshakes, right and wrong ones, and certificates that change;
 //! - [`tokens`]: every endpoint with every token, and what is no token;
 //! - [`audit`]: who changed something, or was to;
@@ -9,6 +10,7 @@
 mod audit;
 mod client;
 mod commands;
+mod http2;
 
 mod tls;
 mod tokens;

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const RAW: &str = "/loki/api/v1/raw?job=raw";
 const FAILED: &str = "log_capturer_tls_handshake_errors_total";
@@ -148,6 +148,7 @@ fn what_a_certificate_is_enough_for_is_set_and_a_token_adds_to_it() {
     let ingest = bearer("ingest");
     assert_eq!(ask("POST", RAW, &[]), 403);
     assert_eq!(ask("POST", RAW, &[&ingest]), 204);
+    assert_eq!(ask("POST", "/dlq/purge", &[&ingest]), 400, "the body is no order");
     assert_eq!(ask("GET", "/stats", &[]), 200);
     assert_eq!(ask("GET", "/security/audit", &[&ingest]), 200, "the certificate is enough");
     assert_eq!(
@@ -155,6 +156,9 @@ fn what_a_certificate_is_enough_for_is_set_and_a_token_adds_to_it() {
         401,
         "whoever claims to be more is"
     );
+    let kept = keys.ask(product.api, "GET", "/security/audit", &[], "").unwrap().json();
+    let who = kept["entries"][0]["who"].as_str().unwrap();
+    assert!(who.starts_with("token ingest, certificate ") && who.contains("CN="), "{who}");
     stop(product);
 }
 
@@ -286,6 +290,8 @@ fn tls_begins_and_ends_with_a_reload_and_listeners_stay() {
     let plain = Keys::none();
     let mut kept = plain.connect(product.api).unwrap();
     assert_eq!(kept.ask("GET", "/ready", &[], "").unwrap().status, 200);
+    let mut with_token = plain.connect(product.api).unwrap();
+    assert_eq!(with_token.ask("GET", "/ready", &[], "").unwrap().status, 200);
     let clients = Authority::new();
     bed.setup.server_keys = vec![ground.tls(&bed.setup.dir, Some(&clients))];
     fs::write(bed.setup.dir.join("config.yaml"), bed.setup.yaml()).unwrap();
@@ -294,20 +300,70 @@ fn tls_begins_and_ends_with_a_reload_and_listeners_stay() {
     let keys = Keys::with(ground.authority.pem(), Some(&clients.issue("a")));
     assert_eq!(keys.ask(product.api, "GET", "/stats", &[], "").unwrap().status, 200);
     assert_eq!(plain.ask(product.api, "GET", "/ready", &[], "").unwrap().status, 400);
-    // What is kept of before is known by nothing.
-    assert_eq!(kept.ask("GET", "/ready", &[], "").unwrap().status, 200);
-    assert_eq!(kept.ask("GET", "/stats", &[], "").unwrap().status, 401);
-    // Other authorities: who was known by those before is not any more, on kept connections, too.
+    // What is kept of before is known by nothing, and ends.
+    let last = kept.ask("GET", "/ready", &[], "").unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert!(kept.ask("GET", "/ready", &[], "").is_err());
+    let refused = with_token.ask("GET", "/ready", &[&bearer("read")], "").unwrap();
+    assert_eq!((refused.status, refused.header("connection")), (401, Some("close")), "{refused:?}");
+    assert!(refused.text.contains("expected TLS"), "{refused:?}");
+    // One more authority: who was known stays so, on kept connections, too.
     let mut kept = keys.connect(product.api).unwrap();
     assert_eq!(kept.ask("GET", "/stats", &[], "").unwrap().status, 200);
     let others = Authority::new();
+    let admitted = Keys::with(ground.authority.pem(), Some(&others.issue("b")));
+    write(&bed.setup.dir, "clients.pem", &format!("{}{}", clients.pem(), others.pem()));
+    eventually("the authorities are read again", &product, || {
+        admitted.ask(product.api, "GET", "/stats", &[], "").is_ok()
+    });
+    let answer = kept.ask("GET", "/stats", &[], "").unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (200, None), "{answer:?}");
+    // Others: who was known by those before is not any more.
     write(&bed.setup.dir, "clients.pem", others.pem());
     eventually("the authorities are read again", &product, || {
-        kept.ask("GET", "/stats", &[], "").is_ok_and(|answer| answer.status == 401)
+        let answer = kept.ask("GET", "/stats", &[], "").unwrap();
+        let refused = (401, Some("close"));
+        answer.status != 200 && (answer.status, answer.header("connection")) == refused
     });
+    assert!(kept.ask("GET", "/ready", &[], "").is_err(), "it is closed");
     assert!(keys.ask(product.api, "GET", "/stats", &[], "").is_err());
-    let admitted = Keys::with(ground.authority.pem(), Some(&others.issue("b")));
-    assert_eq!(admitted.ask(product.api, "GET", "/stats", &[], "").unwrap().status, 200);
+    let mut kept = admitted.connect(product.api).unwrap();
+    assert_eq!(kept.ask("GET", "/stats", &[], "").unwrap().status, 200);
+    // Without TLS again.
+    bed.setup.server_keys = Vec::new();
+    fs::write(bed.setup.dir.join("config.yaml"), bed.setup.yaml()).unwrap();
+    product.signal(rustix::process::Signal::HUP);
+    eventually("TLS ends", &product, || {
+        plain.ask(product.api, "GET", "/ready", &[], "").is_ok_and(|of| of.status == 200)
+    });
+    let last = kept.ask("GET", "/stats", &[], "").unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")), "{last:?}");
+    stop(product);
+}
+
+#[test]
+fn a_certificate_that_expires_is_good_no_longer_on_kept_connections() {
+    let (ground, clients) = (Ground::new(), Authority::new());
+    let bed = secured(&ground, Some(&clients));
+    let soon = SystemTime::now() + Duration::from_secs(20);
+    let until = soon.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let brief = clients.issue_until("brief", Some(until));
+    let brief = Keys::with(ground.authority.pem(), Some(&brief));
+    let lasting = Keys::with(ground.authority.pem(), Some(&clients.issue("lasting")));
+    let product = start(&bed, &lasting);
+    let mut kept = brief.connect(product.api).unwrap();
+    assert_eq!(kept.ask("GET", "/stats", &[], "").unwrap().status, 200);
+    while SystemTime::now() <= soon + Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // Another authority has all verified again; else that is done once a minute.
+    let more = format!("{}{}", clients.pem(), Authority::new().pem());
+    write(&bed.setup.dir, "clients.pem", &more);
+    eventually("it is refused", &product, || {
+        kept.ask("GET", "/stats", &[], "").unwrap().status == 401
+    });
+    assert!(kept.ask("GET", "/stats", &[], "").is_err(), "it is closed");
+    assert_eq!(lasting.ask(product.api, "GET", "/stats", &[], "").unwrap().status, 200);
     stop(product);
 }
 

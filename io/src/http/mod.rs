@@ -11,13 +11,14 @@ mod body;
 
 pub use body::{BodyError, BodyMemory, Buffer, Full, Grant, declared, read_body};
 pub use doorman::Doorman;
-pub use tls::{Client, Failure, Keyring, Keys};
+pub use tls::{Client, Failure, Keyring, Keys, Verified};
 
 use glommio::net::{TcpListener, TcpStream};
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1::Parts;
 use hyper::service::{HttpService, service_fn};
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use perf::errors::ErrorKey;
 use socket::{Socket, Stream};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -67,6 +68,9 @@ pub struct Connection {
     pub crowded: bool,
     /// Who it is, where it was asked for a certificate.
     client: OnceCell<Client>,
+    secured: Cell<bool>,
+    /// Nothing follows the requests that are under way.
+    ending: Cell<bool>,
     /// Many requests may be under way at once.
     shared: Cell<bool>,
     wait: Watched,
@@ -76,6 +80,17 @@ impl Connection {
     #[must_use]
     pub fn client(&self) -> Option<&Client> {
         self.client.get()
+    }
+
+    /// Whether it is one of TLS.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        self.secured.get()
+    }
+
+    /// Closes it after the next answer; with HTTP/2, after those that are under way.
+    pub fn end(&self) {
+        self.ending.set(true);
     }
 
     fn is_shared(&self) -> bool {
@@ -150,6 +165,8 @@ where
                 peer: peer.ip(),
                 crowded,
                 client: OnceCell::new(),
+                secured: Cell::new(false),
+                ending: Cell::new(false),
                 shared: Cell::new(false),
                 wait: self.watch.add(Phase::Idle, crowded),
             });
@@ -184,14 +201,19 @@ where
     async fn talk(self: &Rc<Self>, stream: TcpStream, connection: Rc<Connection>) {
         let service = {
             let (server, connection) = (self.clone(), connection.clone());
-            service_fn(move |request| {
+            service_fn(move |request: Request<Incoming>| {
                 connection.enter(Phase::Work);
+                let version = request.version();
                 let answer = (server.answer)(request, connection.clone());
                 let connection = connection.clone();
                 async move {
                     let working = connection.wait.work();
-                    let response = answer.await;
+                    let mut response = answer.await;
                     drop(working);
+                    if connection.ending.get() && version != Version::HTTP_2 {
+                        let close = HeaderValue::from_static("close");
+                        response.headers_mut().insert(CONNECTION, close);
+                    }
                     connection.enter(Phase::Answer);
                     Ok::<_, Infallible>(response)
                 }
@@ -203,6 +225,7 @@ where
                 // Not a part of connections that need none.
                 let accepted = tls::accept(stream, keys, &*self.keyring, &connection);
                 let Some(stream) = Box::pin(accepted).await else { return };
+                connection.secured.set(true);
                 Stream::Tls(stream)
             }
         };
@@ -277,7 +300,18 @@ where
             .max_send_buf_size(ANSWERS_BYTES_MAX)
             .serve_connection(socket, service);
         // Not a part of every connection, most of which speak HTTP/1.
-        let _ = Box::pin(http2).await;
+        let mut http2 = Box::pin(http2);
+        let mut told = false;
+        let ended = std::future::poll_fn(|context| {
+            let polled = http2.as_mut().poll(context);
+            if polled.is_ready() || told || !connection.ending.get() {
+                return polled;
+            }
+            told = true;
+            http2.as_mut().graceful_shutdown();
+            http2.as_mut().poll(context)
+        });
+        let _ = ended.await;
     }
 }
 

@@ -8,7 +8,9 @@ use futures_rustls::server::TlsStream;
 use glommio::net::TcpStream;
 use rustls::pki_types::CertificateDer;
 use rustls::{Error, ServerConfig};
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What connections that come now are secured with.
 #[derive(Debug, Clone)]
@@ -28,9 +30,21 @@ pub trait Keyring {
 /// A client that showed its certificate, and that it has the key to it.
 #[derive(Debug)]
 pub struct Client {
-    pub certificate: CertificateDer<'static>,
-    /// Of the [`Keys`] by which it was checked.
+    /// Its certificate, and those between it and an authority.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// What it is called: read once, by whoever asks for it first.
+    pub name: OnceCell<Arc<str>>,
+    /// What it was found to be the last time.
+    pub verified: Cell<Verified>,
+}
+
+/// What the authorities say of a certificate.
+#[derive(Debug, Clone, Copy)]
+pub struct Verified {
+    /// Of the [`Keys`] by which it was verified.
     pub authorities: u64,
+    pub at: Instant,
+    pub holds: bool,
 }
 
 /// Why there is no conversation.
@@ -114,11 +128,12 @@ pub(super) async fn accept(
     }
     match TlsAcceptor::from(keys.config).accept(stream).into_fallible().await {
         Ok(stream) => {
-            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            if let Some(certificate) = shown {
-                let certificate = certificate.clone().into_owned();
-                let client = Client { certificate, authorities: keys.authorities };
-                let _ = connection.client.set(client);
+            if let Some(shown) = stream.get_ref().1.peer_certificates() {
+                let chain = shown.iter().map(|one| one.clone().into_owned()).collect();
+                let authorities = keys.authorities;
+                let verified = Verified { authorities, at: Instant::now(), holds: true };
+                let (name, verified) = (OnceCell::new(), Cell::new(verified));
+                let _ = connection.client.set(Client { chain, name, verified });
             }
             connection.wait.enter(Phase::Idle);
             Some(Box::new(stream))
