@@ -28,10 +28,9 @@ fn a_good_version_reaches_all_hosts_and_goes_back_when_told_to() {
     if !has_ansible() {
         return;
     }
-    let mut fleet = Fleet::start();
+    let mut fleet = Fleet::that_asks();
     let vars = json!({ "log_capturer_program": fleet.program(B, "") });
-    good(&fleet.play("rollout", &vars, &["--check"]));
-    assert_eq!(fleet.versions(), [A; HOSTS]);
+    only_checked(&fleet, &vars);
     good(&fleet.rollout(&vars));
     assert_eq!(fleet.versions(), [B; HOSTS]);
     for (stage, hosts) in [(1, 1), (2, 2), (3, 2)] {
@@ -41,12 +40,55 @@ fn a_good_version_reaches_all_hosts_and_goes_back_when_told_to() {
     }
     let again = fleet.rollout(&vars);
     assert_eq!(changes(good(&again)), 0, "{}", again.out);
-    good(&fleet.play("rollback", &json!({}), &[]));
-    assert_eq!(fleet.versions(), [A; HOSTS]);
+    a_rollout_is_taken_up(&fleet, &vars);
+    goes_back_in_the_end(&fleet);
     let again = fleet.play("rollback", &json!({}), &[]);
     assert_eq!(changes(good(&again)), 0, "{}", again.out);
     a_later_stage_is_no_go(&mut fleet);
     fleet.assert_nothing_is_lost();
+}
+
+/// It is told what would be brought, or why that cannot be, and no host is touched.
+fn only_checked(fleet: &Fleet, vars: &Value) {
+    let played = fleet.play("rollout", vars, &["--check"]);
+    let brought = good(&played).out.matches("changed: [host-").count();
+    assert!(brought >= HOSTS, "{}", played.out);
+    let nowhere = json!({ "log_capturer_program": fleet.path("nowhere") });
+    let played = fleet.play("rollout", &nowhere, &["--check"]);
+    assert_ne!(played.code, Some(0), "{}", played.out);
+    assert!(played.out.contains("The program is brought: Could not find"), "{}", played.out);
+    assert_eq!((fleet.versions(), fleet.restarted()), (vec![A.to_owned(); HOSTS], vec![]));
+    assert!(fleet.hosts.iter().all(|host| !host.dir.join("rollout").exists()));
+}
+
+/// One that was broken off in the soak is held against what was seen before it began.
+fn a_rollout_is_taken_up(fleet: &Fleet, vars: &Value) {
+    let before = fleet.reports("-stage-1-before.json");
+    let state = fleet.hosts[0].dir.join("rollout/state");
+    std::fs::write(&state, "begun with the program\n").unwrap();
+    good(&fleet.rollout(vars));
+    assert_eq!(std::fs::read_to_string(&state).unwrap(), "good\n");
+    assert_eq!(fleet.reports("-stage-1-before.json"), before);
+    assert_eq!(fleet.reports("-stage-1.html").len(), 2, "the earlier sheet is gone");
+    assert_eq!(fleet.sheet(1)["verdict"], "go");
+}
+
+/// A host whose data the program before does not read stays; one that could not be stopped goes back at the next try.
+fn goes_back_in_the_end(fleet: &Fleet) {
+    let kept = fleet.hosts[0].dir.join("rollout/previous/log-capturer");
+    let a = std::fs::read(&kept).unwrap();
+    std::fs::copy(fleet.program(A, "planted=format=1"), &kept).unwrap();
+    let played = fleet.play("rollback", &json!({}), &[]);
+    assert_ne!(played.code, Some(0), "{}", played.out);
+    assert!(played.out.contains("nothing is changed, and what runs goes on"), "{}", played.out);
+    assert_eq!(fleet.versions(), [B, A, A, A, A]);
+
+    std::fs::write(&kept, a).unwrap();
+    let played = fleet.play("rollback", &json!({ "log_capturer_stop": ["false"] }), &[]);
+    assert_ne!(played.code, Some(0), "{}", played.out);
+    assert_eq!(fleet.versions(), [B, A, A, A, A]);
+    good(&fleet.play("rollback", &json!({}), &[]));
+    assert_eq!(fleet.versions(), [A; HOSTS]);
 }
 
 /// The stage goes back, and the ones before it where that is wanted.
@@ -88,6 +130,7 @@ fn a_planted_regression_is_stopped_at_the_canary_and_goes_back() {
     stopped(&mut fleet, &running("planted=format=1"), "Start: ");
     assert_eq!(fleet.restarted(), ["host-1"]);
 
+    hangs(&mut fleet);
     stopped(&mut fleet, &running("planted=push@1..1000000=6000ms"), "verify: exit 2");
     no_go_by(&fleet, "p99", "p99 ");
     assert_eq!(fleet.restarted(), ["host-1"]);
@@ -104,9 +147,57 @@ fn a_planted_regression_is_stopped_at_the_canary_and_goes_back() {
 
     bad_configurations(&mut fleet);
     replay(&fleet);
+    out_of_reach(&mut fleet);
     for host in &mut fleet.hosts {
         host.assert_nothing_is_lost();
     }
+}
+
+/// It does not come to listen.
+fn hangs(fleet: &mut Fleet) {
+    fleet.begin_anew();
+    let program = fleet.program(B, &running("exec sleep 1000"));
+    let vars = json!({ "log_capturer_program": program, "log_capturer_step_seconds": 10 });
+    stopped_at_the_canary(fleet, &fleet.rollout(&vars), "Start: ");
+}
+
+/// What cannot be reached is no go, and is said not to be back.
+fn out_of_reach(fleet: &mut Fleet) {
+    let gone = |host: &str| fleet.path(host).join("gone");
+    let (lost, observer) = (gone("host-1"), gone("observer"));
+    let left = |played: &Played, said: &[&str], versions: [&str; HOSTS]| {
+        assert_ne!(played.code, Some(0), "{}", played.out);
+        for said in said {
+            assert!(played.out.contains(said), "{said} is not said\n{}", played.out);
+        }
+        assert_eq!(fleet.versions(), versions, "{}", played.out);
+    };
+    let touch = |path: &Path| format!("touch {}", path.display());
+    // In the middle of the change.
+    let program = fleet.program(B, &running(&touch(&lost)));
+    let played = fleet.rollout(&json!({ "log_capturer_program": program }));
+    left(&played, &["stage 1 (host-1) is no go: ", "not back: host-1"], [B, A, A, A, A]);
+    std::fs::remove_file(&lost).unwrap();
+    good(&fleet.play("rollback", &json!({}), &[]));
+
+    // In the soak, by rules of the role, which this verify takes.
+    let program = fleet.program(B, "");
+    let verifier = fleet.verifier(&format!("if [ $1 = verify ]; then {}; fi", touch(&lost)));
+    let vars = json!({
+        "log_capturer_program": program, "log_capturer_verify_program": verifier, "log_capturer_rules": "",
+        "log_capturer_soak": ["2s"], "log_capturer_accept_not_enough_data": true,
+    });
+    let said = ["stage 1 (host-1) is no go: not reached any more", "not back: host-1"];
+    left(&fleet.rollout(&vars), &said, [B, A, A, A, A]);
+    std::fs::remove_file(&lost).unwrap();
+    good(&fleet.play("rollback", &json!({}), &[]));
+
+    // The host that verifies, when all is changed.
+    std::fs::create_dir(observer.parent().unwrap()).unwrap();
+    let program = fleet.program(B, &running(&touch(&observer)));
+    let vars = json!({ "log_capturer_program": program, "log_capturer_verify_host": "observer" });
+    let said = ["stage 1 (host-1) is no go: verify: exit 99", "not back: none"];
+    left(&fleet.rollout(&vars), &said, [A; HOSTS]);
 }
 
 /// They are put in force without a restart, and taken back without one.
