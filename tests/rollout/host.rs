@@ -29,6 +29,8 @@ pub struct Host {
     pub dir: PathBuf,
     pub setup: Setup,
     pub stub: Stub,
+    /// It asks for this one.
+    token: Option<String>,
     load: Option<Load>,
 }
 
@@ -39,8 +41,13 @@ struct Load {
 }
 
 impl Host {
-    /// Runs `program`, under load.
-    pub fn start(fleet: &Path, name: &str, program: &Path) -> Host {
+    /// Runs `program`, under load. It asks who one is where there is a token, of which this is the line.
+    pub fn start(
+        fleet: &Path,
+        name: &str,
+        program: &Path,
+        token: Option<(String, String)>,
+    ) -> Host {
         let dir = fleet.join(name);
         let stub = Stub::start(Options {
             keep_entries: 100_000,
@@ -63,11 +70,14 @@ impl Host {
         setup.cores = "{ shards: 1 }".into();
         setup.wal = "{ bytes_max: 64MiB, segment_bytes: 1MiB, ring_bytes_max: 1MiB }".into();
         (setup.server_listen, setup.metrics_listen) = (free(), free());
+        let (token, line) = token.unzip();
+        setup.server_keys =
+            line.map(|line| format!("auth: {{ tokens: [{line}] }}")).into_iter().collect();
         fs::create_dir_all(setup.logs()).unwrap();
         fs::create_dir_all(dir.join("bin")).unwrap();
         fs::copy(program, dir.join("bin/log-capturer")).unwrap();
         fs::write(dir.join("config.yaml"), setup.yaml()).unwrap();
-        let mut host = Host { name: name.into(), dir, setup, stub, load: None };
+        let mut host = Host { name: name.into(), dir, setup, stub, token, load: None };
         let started = Command::new(host.service("start").remove(0))
             .args(&host.service("start")[1..])
             .status();
@@ -99,7 +109,8 @@ impl Host {
         });
         let stop = Arc::new(AtomicBool::new(false));
         let (url, name, until) = (self.url(), self.name.clone(), stop.clone());
-        let pusher = std::thread::spawn(move || push(&url, &name, &until));
+        let agent = agent(self.token.as_deref());
+        let pusher = std::thread::spawn(move || push(&agent, &url, &name, &until));
         Load { writer: writer.unwrap(), stop, pusher }
     }
 
@@ -113,7 +124,7 @@ impl Host {
 
     /// What runs.
     pub fn version(&self) -> String {
-        let answer = agent().get(format!("{}/version", self.url())).call();
+        let answer = agent(self.token.as_deref()).get(format!("{}/version", self.url())).call();
         let said = answer.unwrap().body_mut().read_to_string().unwrap();
         let said: serde_json::Value = serde_json::from_str(&said).unwrap();
         said["version"].as_str().unwrap().to_owned()
@@ -174,8 +185,8 @@ impl Drop for Host {
 }
 
 /// One line after the other, each until it is acknowledged.
-fn push(url: &str, name: &str, stop: &AtomicBool) -> BTreeSet<String> {
-    let (agent, mut acknowledged) = (agent(), BTreeSet::new());
+fn push(agent: &ureq::Agent, url: &str, name: &str, stop: &AtomicBool) -> BTreeSet<String> {
+    let mut acknowledged = BTreeSet::new();
     while !stop.load(Ordering::Relaxed) {
         let line = format!("push {} to {name}", acknowledged.len());
         let sent = agent.post(format!("{url}/loki/api/v1/raw?job=pushed")).send(line.as_bytes());
@@ -187,9 +198,17 @@ fn push(url: &str, name: &str, stop: &AtomicBool) -> BTreeSet<String> {
     acknowledged
 }
 
-fn agent() -> ureq::Agent {
+fn agent(token: Option<&str>) -> ureq::Agent {
     let config = ureq::Agent::config_builder().http_status_as_error(false);
-    config.timeout_global(Some(PATIENCE)).build().into()
+    let config = config.timeout_global(Some(PATIENCE));
+    let Some(token) = token else { return config.build().into() };
+    let bearer = format!("Bearer {token}");
+    let with_it = move |mut asked: ureq::http::Request<ureq::SendBody>,
+                        next: ureq::middleware::MiddlewareNext| {
+        asked.headers_mut().insert("authorization", bearer.parse().unwrap());
+        next.handle(asked)
+    };
+    config.middleware(with_it).build().into()
 }
 
 /// An address that nobody has now, and nobody is given who just connects: below what those get.

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What a regression takes to be seen.
+const LONG: &str = "14s";
+
 /// So many tasks changed something, on all hosts.
 fn changes(played: &Played) -> u64 {
     let recap = played.out.split_once("PLAY RECAP").expect("it came to an end").1;
@@ -28,10 +31,9 @@ fn a_good_version_reaches_all_hosts_and_goes_back_when_told_to() {
     if !has_ansible() {
         return;
     }
-    let mut fleet = Fleet::start();
+    let mut fleet = Fleet::that_asks();
     let vars = json!({ "log_capturer_program": fleet.program(B, "") });
-    good(&fleet.play("rollout", &vars, &["--check"]));
-    assert_eq!(fleet.versions(), [A; HOSTS]);
+    only_checked(&fleet, &vars);
     good(&fleet.rollout(&vars));
     assert_eq!(fleet.versions(), [B; HOSTS]);
     for (stage, hosts) in [(1, 1), (2, 2), (3, 2)] {
@@ -41,12 +43,55 @@ fn a_good_version_reaches_all_hosts_and_goes_back_when_told_to() {
     }
     let again = fleet.rollout(&vars);
     assert_eq!(changes(good(&again)), 0, "{}", again.out);
-    good(&fleet.play("rollback", &json!({}), &[]));
-    assert_eq!(fleet.versions(), [A; HOSTS]);
+    a_rollout_is_taken_up(&fleet, &vars);
+    goes_back_in_the_end(&fleet);
     let again = fleet.play("rollback", &json!({}), &[]);
     assert_eq!(changes(good(&again)), 0, "{}", again.out);
     a_later_stage_is_no_go(&mut fleet);
     fleet.assert_nothing_is_lost();
+}
+
+/// It is told what would be brought, or why that cannot be, and no host is touched.
+fn only_checked(fleet: &Fleet, vars: &Value) {
+    let played = fleet.play("rollout", vars, &["--check"]);
+    let brought = good(&played).out.matches("changed: [host-").count();
+    assert!(brought >= HOSTS, "{}", played.out);
+    let nowhere = json!({ "log_capturer_program": fleet.path("nowhere") });
+    let played = fleet.play("rollout", &nowhere, &["--check"]);
+    assert_ne!(played.code, Some(0), "{}", played.out);
+    assert!(played.out.contains("The program is brought: Could not find"), "{}", played.out);
+    assert_eq!((fleet.versions(), fleet.restarted()), (vec![A.to_owned(); HOSTS], vec![]));
+    assert!(fleet.hosts.iter().all(|host| !host.dir.join("rollout").exists()));
+}
+
+/// One that was broken off in the soak is held against what was seen before it began.
+fn a_rollout_is_taken_up(fleet: &Fleet, vars: &Value) {
+    let before = fleet.reports("-stage-1-before.json");
+    let state = fleet.hosts[0].dir.join("rollout/state");
+    std::fs::write(&state, "begun with the program\n").unwrap();
+    good(&fleet.rollout(vars));
+    assert_eq!(std::fs::read_to_string(&state).unwrap(), "good\n");
+    assert_eq!(fleet.reports("-stage-1-before.json"), before);
+    assert_eq!(fleet.reports("-stage-1.html").len(), 2, "the earlier sheet is gone");
+    assert_eq!(fleet.sheet(1)["verdict"], "go");
+}
+
+/// A host whose data the program before does not read stays; one that could not be stopped goes back at the next try.
+fn goes_back_in_the_end(fleet: &Fleet) {
+    let path = |file: &str| fleet.hosts[0].dir.join(file);
+    let kept = path("rollout/previous/log-capturer");
+    let program = std::fs::read(path("bin/log-capturer")).unwrap();
+    let a = std::fs::read(&kept).unwrap();
+    std::fs::copy(fleet.program(A, "planted=format=1"), &kept).unwrap();
+    let played = fleet.play("rollback", &json!({ "log_capturer_stop": ["false"] }), &[]);
+    assert_ne!(played.code, Some(0), "{}", played.out);
+    assert!(played.out.contains("nothing is changed, and what runs goes on"), "{}", played.out);
+    assert_eq!(fleet.versions(), [B; HOSTS]);
+    assert_eq!(std::fs::read(path("bin/log-capturer")).unwrap(), program);
+
+    std::fs::write(&kept, a).unwrap();
+    good(&fleet.play("rollback", &json!({}), &[]));
+    assert_eq!(fleet.versions(), [A; HOSTS]);
 }
 
 /// The stage goes back, and the ones before it where that is wanted.
@@ -78,7 +123,8 @@ fn a_planted_regression_is_stopped_at_the_canary_and_goes_back() {
     let stopped = |fleet: &mut Fleet, planted: &str, why: &str| {
         fleet.begin_anew();
         let program = fleet.program(B, planted);
-        let played = fleet.rollout(&json!({ "log_capturer_program": program }));
+        let played =
+            fleet.rollout(&json!({ "log_capturer_program": program, "log_capturer_soak": [LONG] }));
         stopped_at_the_canary(fleet, &played, why);
     };
     // The data is of a format that B does not read.
@@ -88,6 +134,7 @@ fn a_planted_regression_is_stopped_at_the_canary_and_goes_back() {
     stopped(&mut fleet, &running("planted=format=1"), "Start: ");
     assert_eq!(fleet.restarted(), ["host-1"]);
 
+    hangs(&mut fleet);
     stopped(&mut fleet, &running("planted=push@1..1000000=6000ms"), "verify: exit 2");
     no_go_by(&fleet, "p99", "p99 ");
     assert_eq!(fleet.restarted(), ["host-1"]);
@@ -109,6 +156,63 @@ fn a_planted_regression_is_stopped_at_the_canary_and_goes_back() {
     }
 }
 
+/// It does not come to listen.
+fn hangs(fleet: &mut Fleet) {
+    fleet.begin_anew();
+    let program = fleet.program(B, &running("exec sleep 1000"));
+    let vars = json!({ "log_capturer_program": program, "log_capturer_step_seconds": 10 });
+    stopped_at_the_canary(fleet, &fleet.rollout(&vars), "Start: ");
+}
+
+/// It is said not to be back.
+#[test]
+fn a_host_that_is_lost_is_no_go() {
+    if !has_ansible() {
+        return;
+    }
+    let mut fleet = Fleet::start();
+    out_of_reach(&fleet);
+    fleet.assert_nothing_is_lost();
+}
+
+fn out_of_reach(fleet: &Fleet) {
+    let gone = |host: &str| fleet.path(host).join("gone");
+    let (lost, observer) = (gone("host-1"), gone("observer"));
+    let left = |played: &Played, said: &[&str], versions: [&str; HOSTS]| {
+        assert_ne!(played.code, Some(0), "{}", played.out);
+        for said in said {
+            assert!(played.out.contains(said), "{said} is not said\n{}", played.out);
+        }
+        assert_eq!(fleet.versions(), versions, "{}", played.out);
+    };
+    let touch = |path: &Path| format!("touch {}", path.display());
+    // In the middle of the change.
+    let program = fleet.program(B, &running(&touch(&lost)));
+    let played = fleet.rollout(&json!({ "log_capturer_program": program }));
+    left(&played, &["stage 1 (host-1) is no go: ", "not back: host-1"], [B, A, A, A, A]);
+    std::fs::remove_file(&lost).unwrap();
+    good(&fleet.play("rollback", &json!({}), &[]));
+
+    // In the soak, by rules of the role, which this verify takes.
+    let program = fleet.program(B, "");
+    let verifier = fleet.verifier(&format!("if [ $1 = verify ]; then {}; fi", touch(&lost)));
+    let vars = json!({
+        "log_capturer_program": program, "log_capturer_verify_program": verifier, "log_capturer_rules": "",
+        "log_capturer_soak": ["2s"], "log_capturer_accept_not_enough_data": true,
+    });
+    let said = ["stage 1 (host-1) is no go: not reached any more", "not back: host-1"];
+    left(&fleet.rollout(&vars), &said, [B, A, A, A, A]);
+    std::fs::remove_file(&lost).unwrap();
+    good(&fleet.play("rollback", &json!({}), &[]));
+
+    // The host that verifies, when all is changed.
+    std::fs::create_dir(observer.parent().unwrap()).unwrap();
+    let program = fleet.program(B, &running(&touch(&observer)));
+    let vars = json!({ "log_capturer_program": program, "log_capturer_verify_host": "observer" });
+    let said = ["stage 1 (host-1) is no go: verify: exit 99", "not back: none"];
+    left(&fleet.rollout(&vars), &said, [A; HOSTS]);
+}
+
 /// They are put in force without a restart, and taken back without one.
 fn bad_configurations(fleet: &mut Fleet) {
     fleet.begin_anew();
@@ -120,7 +224,8 @@ fn bad_configurations(fleet: &mut Fleet) {
             std::fs::write(fleet.path(&format!("{}.yaml", host.name)), text).unwrap();
         }
         let path = fleet.path("{{ inventory_hostname }}.yaml");
-        let played = fleet.rollout(&json!({ "log_capturer_config": path }));
+        let played =
+            fleet.rollout(&json!({ "log_capturer_config": path, "log_capturer_soak": [LONG] }));
         stopped_at_the_canary(fleet, &played, why);
         assert_eq!(fleet.restarted(), [""; 0]);
         assert_eq!(std::fs::read_to_string(&config).unwrap(), before);
