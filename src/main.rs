@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             with(config::quick(&url, &paths, &data_dir).map(Settings::fixed), run)
         }
         Command::Check { config } => with(config::load(&config), |config| {
+            config.renamed.iter().for_each(|key| eprintln!("log-capturer check: warning: {key}"));
             print!("{}", config.to_yaml());
             ExitCode::SUCCESS
         }),

@@ -94,7 +94,9 @@ impl Part {
         Part { content: Arc::new(content), entries: (0..count).collect() }
     }
 
-    fn with(&self, entries: Vec<u32>) -> Part {
+    /// These of its entries.
+    #[must_use]
+    pub fn with(&self, entries: Vec<u32>) -> Part {
         Part { content: self.content.clone(), entries }
     }
 
@@ -191,6 +193,12 @@ impl Part {
             }
         }
         batch.compress()
+    }
+
+    /// For [`Part::with`].
+    #[must_use]
+    pub fn indices(&self) -> &[u32] {
+        &self.entries
     }
 
     /// Where its entries stand in the frame, of which each stream stands in one piece.

@@ -43,7 +43,8 @@ pub fn config(tree: Node, variable: &dyn Fn(&str) -> Option<String>) -> (Config,
     let r = &mut reader;
     let mut root = r.root(tree);
     let version = version(r, &mut root);
-    let config = Config {
+    let mut config = Config {
+        renamed: Vec::new(),
         version,
         data_dir: data_dir(r, &mut root),
         drain_timeout: r.duration(&mut root, "drain_timeout", 10 * SECOND, SECOND..=HOUR),
@@ -60,6 +61,7 @@ pub fn config(tree: Node, variable: &dyn Fn(&str) -> Option<String>) -> (Config,
     };
     r.finish(root);
     check_together(r, &config);
+    config.renamed = r.take_renamed();
     (config, reader.into_problems())
 }
 

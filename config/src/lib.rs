@@ -49,6 +49,9 @@ use std::time::Duration;
 /// unless a secret stands in it as a text: that is printed as [`REDACTED`], which is refused.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Config {
+    /// What to say of keys that were read by the name they had before.
+    #[serde(skip)]
+    pub renamed: Vec<String>,
     pub version: u32,
     pub data_dir: PathBuf,
     #[serde(serialize_with = "units::print_duration")]

@@ -9,18 +9,35 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// What all sections share: the variables, and the problems found so far.
+/// A key that has another name now. For one version it is read by the name before, and that is said.
+pub struct Renamed {
+    /// Where it stands; `*` is a name of the operator's choice.
+    pub section: &'static str,
+    pub before: &'static str,
+    pub now: &'static str,
+}
+
+/// Those of this version.
+pub const RENAMED: &[Renamed] = &[];
+
+/// What all sections share: the variables, and what was found so far.
 pub struct Reader<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
+    names: &'a [Renamed],
     problems: Vec<Problem>,
+    /// Keys that were read by the name before.
+    renamed: Vec<String>,
 }
+
+/// A key, its line and its value.
+type Entry = (String, usize, Node);
 
 /// A map of the tree. A key that nobody asked for is a problem.
 #[derive(Default)]
 pub struct Section {
     path: String,
     pub line: usize,
-    entries: Vec<(String, usize, Node)>,
+    entries: Vec<Entry>,
     asked: Vec<&'static str>,
 }
 
@@ -40,7 +57,7 @@ impl Text {
 
 impl<'a> Reader<'a> {
     pub fn new(variable: &'a dyn Fn(&str) -> Option<String>) -> Reader<'a> {
-        Reader { variable, problems: Vec::new() }
+        Reader { variable, names: RENAMED, problems: Vec::new(), renamed: Vec::new() }
     }
 
     pub fn problem(&mut self, problem: Problem) {
@@ -49,6 +66,11 @@ impl<'a> Reader<'a> {
 
     pub fn into_problems(self) -> Vec<Problem> {
         self.problems
+    }
+
+    /// What to say of keys that were read by the name before.
+    pub fn take_renamed(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.renamed)
     }
 
     pub fn root(&mut self, node: Node) -> Section {
@@ -69,7 +91,27 @@ impl<'a> Reader<'a> {
                 Vec::new()
             }
         };
+        let entries = self.by_present_names(&path, entries);
         Section { path, line, entries, asked: Vec::new() }
+    }
+
+    fn by_present_names(&mut self, path: &str, mut entries: Vec<Entry>) -> Vec<Entry> {
+        for Renamed { before, now, .. } in self.names.iter().filter(|of| is_in(path, of.section)) {
+            let Some(at) = entries.iter().position(|(name, ..)| name == before) else { continue };
+            let line = entries[at].1;
+            let key = if path.is_empty() { (*before).into() } else { format!("{path}.{before}") };
+            if entries.iter().any(|(name, ..)| name == now) {
+                let text = format!("this is {now}, which stands there, too");
+                self.problem(Problem::new(line, key, text).hint("keep one of them"));
+                entries.remove(at);
+                continue;
+            }
+            (*now).clone_into(&mut entries[at].0);
+            self.renamed.push(format!(
+                "line {line}: {key}: this is called {now} now; the next version does not know the name before"
+            ));
+        }
+        entries
     }
 
     /// Complains of the keys that nobody asked for.
@@ -385,6 +427,17 @@ impl Section {
     }
 }
 
+/// Whether a path is that of a section; places in lists are none of its names.
+fn is_in(path: &str, section: &str) -> bool {
+    let names = |path: &str| -> Vec<String> {
+        let name = |part: &str| part.split('[').next().unwrap_or_default().to_owned();
+        path.split('.').map(name).collect()
+    };
+    let (path, section) = (names(path), names(section));
+    path.len() == section.len()
+        && path.iter().zip(&section).all(|(name, of)| of == "*" || name == of)
+}
+
 fn within<T: PartialOrd>(value: T, range: &RangeInclusive<T>) -> Result<T, String> {
     if range.contains(&value) { Ok(value) } else { Err(String::new()) }
 }
@@ -406,7 +459,51 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::distance;
+    use super::*;
+
+    const NAMES: &[Renamed] = &[
+        Renamed { section: "", before: "dir", now: "data_dir" },
+        Renamed { section: "sinks.*", before: "wait", now: "linger" },
+        Renamed { section: "sources.files", before: "path", now: "include" },
+    ];
+
+    /// What there is of it, what was said of names, and what is wrong.
+    fn read(text: &str) -> (Vec<String>, Vec<String>, Vec<Problem>) {
+        let mut r = Reader { names: NAMES, ..Reader::new(&|_| None) };
+        let mut root = r.root(Node::parse(text).unwrap());
+        let mut found = vec![r.text(&mut root, "data_dir", "a path")];
+        for (_, mut sink) in r.sections(&mut root, "sinks") {
+            found.push(r.text(&mut sink, "linger", "a time"));
+            r.finish(sink);
+        }
+        let mut sources = r.section(&mut root, "sources");
+        for mut files in r.section_list(&mut sources, "files") {
+            found.push(r.text(&mut files, "include", "a glob"));
+            r.finish(files);
+        }
+        r.finish(sources);
+        r.finish(root);
+        let found = found.into_iter().flatten().map(|text| text.text).collect();
+        (found, r.take_renamed(), r.into_problems())
+    }
+
+    #[test]
+    fn a_key_is_read_by_its_name_before_and_that_is_said() {
+        let text = "dir: /d\nsinks:\n  loki:\n    wait: 5ms\nsources: { files: [{ path: /l }] }";
+        let (found, said, problems) = read(text);
+        assert_eq!((found, problems), (vec!["/d".into(), "5ms".into(), "/l".into()], vec![]));
+        assert_eq!(
+            said[1],
+            "line 4: sinks.loki.wait: this is called linger now; the next version does not know the name before"
+        );
+        assert_eq!(said.len(), 3);
+        assert!(said[2].contains("sources.files[0].path: this is called include now"), "{said:?}");
+        let (found, said, problems) = read("dir: /d\ndata_dir: /e");
+        assert_eq!((found, said.len()), (vec!["/e".to_owned()], 0));
+        assert_eq!((problems[0].line, &*problems[0].key), (1, "dir"));
+        // Elsewhere it is a key like any other.
+        assert_eq!(read("wait: 5ms").2[0].text, "this key is unknown");
+    }
 
     #[test]
     fn the_distance_of_words() {

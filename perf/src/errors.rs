@@ -83,6 +83,8 @@ reasons! {
     DescriptorsFew "descriptors_few",
     /// A thread is not on the CPU that is meant for it.
     ThreadUnpinned "thread_unpinned",
+    /// The configuration has a key by the name that it had before.
+    ConfigRenamed "config_renamed",
     /// A configuration that was asked for is not put in force.
     ReloadFailed "reload_failed",
     /// A configuration that was rolled back to cannot be written to its file.

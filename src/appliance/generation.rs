@@ -20,6 +20,7 @@ use crate::sightings::Sightings;
 use crate::{canary, discover, options};
 use config::Config;
 use io::format::Cursor;
+use perf::errors::ErrorKey;
 use perf::metrics::{self, Metrics};
 use perf::recorder::{Recorder, Times};
 use shards::bell::Bell;
@@ -83,6 +84,9 @@ impl Generation {
         ground: &Ground,
         mut before: Option<&mut Generation>,
     ) -> Generation {
+        for key in &config.renamed {
+            tracing::warn!(error_key = ErrorKey::ConfigRenamed.name(), "{key}");
+        }
         let discovery_before = before.as_mut().and_then(|before| before.discovery.take());
         let before = before.as_deref();
         let sinks: Vec<String> = config.sinks.iter().map(|sink| sink.name.clone()).collect();

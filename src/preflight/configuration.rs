@@ -29,6 +29,15 @@ pub fn problems(problems: &[Problem]) -> Vec<Finding> {
     problems.iter().map(finding).collect()
 }
 
+/// Keys by the names that they had before: they are read still.
+#[must_use]
+pub fn renamed(config: &Config) -> Vec<Finding> {
+    let finding = |key: &String| {
+        Finding::warning("config_renamed", key.clone(), "write the name that it has now")
+    };
+    config.renamed.iter().map(finding).collect()
+}
+
 /// Against another file, or against the instance that runs, where one answers.
 #[must_use]
 pub fn changes(config: &Config, against: Option<&Path>, access: &Access) -> Vec<Finding> {

@@ -133,6 +133,9 @@ struct Areas<'a> {
 
 impl Areas<'_> {
     fn look(&mut self, preflight: &Preflight, access: &Access) {
+        if let Some(config) = self.draft.sound(&[""]) {
+            self.findings.extend(configuration::renamed(config));
+        }
         self.area("config_change", &[""], |config| {
             configuration::changes(config, preflight.against.as_deref(), access)
         });

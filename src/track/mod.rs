@@ -28,18 +28,27 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone)]
 pub struct Piece {
     pub frame: Frame,
+    /// Where it comes from, where it was taken apart.
+    of: Option<Whole>,
     /// The mixed frames up to here go first.
     after: Seq,
+}
+
+/// A frame as it was read of the log, and which of its entries are meant. Many may wait: so it is kept as it is,
+/// and read when it is asked for.
+#[derive(Debug, Clone)]
+struct Whole {
+    body: Arc<Vec<u8>>,
+    places: Vec<u32>,
 }
 
 impl Piece {
     #[must_use]
     pub fn of(frame: Frame) -> Piece {
-        Piece { frame, after: Seq::NONE }
+        Piece { frame, of: None, after: Seq::NONE }
     }
 
-    /// What is kept of it is encoded: many may wait.
-    fn of_part(frame: &Frame, part: &Part) -> Piece {
+    fn of_part(&self, part: &Part) -> Piece {
         let block = part.encode();
         let stream = part.stream().map_or(0, stream_key);
         let frame = Frame {
@@ -48,9 +57,11 @@ impl Piece {
             entries: block.entries,
             body: Arc::new(block.body),
             oldest_stamp_ns: part.oldest_stamp_ns(),
-            ..frame.clone()
+            ..self.frame.clone()
         };
-        Piece::of(frame)
+        let body = self.of.as_ref().map_or(&self.frame.body, |of| &of.body).clone();
+        let of = Some(Whole { body, places: part.indices().to_vec() });
+        Piece { frame, of, after: Seq::NONE }
     }
 
     /// A frame that might have held more streams may turn out to be of one.
@@ -60,7 +71,10 @@ impl Piece {
     }
 
     fn part(&self) -> Part {
-        Part::of(&self.frame.body)
+        match &self.of {
+            Some(Whole { body, places }) => Part::of(body).with(places.clone()),
+            None => Part::of(&self.frame.body),
+        }
     }
 
     fn seq(&self) -> Seq {
@@ -477,7 +491,7 @@ impl Track {
         }
         for part in side {
             let key = stream_key(part.stream().expect("each is one stream"));
-            let mut side = Piece::of_part(&piece.frame, &part);
+            let mut side = piece.of_part(&part);
             if leaving.contains(&key) {
                 // What came before of it may go out in company just now.
                 side.after = piece.seq().previous();
@@ -487,7 +501,7 @@ impl Track {
             let at = pieces.partition_point(|other| other.seq() <= side.seq());
             pieces.insert(at, side);
         }
-        (left > 0).then(|| Piece::of_part(&piece.frame, &part))
+        (left > 0).then(|| piece.of_part(&part))
     }
 
     /// In the company of others goes only what is under no limit of its own, as far as that shows where
@@ -753,7 +767,7 @@ impl Track {
         }
         let (first, second) = part.halves();
         self.replaced(piece.seq(), 2);
-        let pieces = [first, second].map(|part| Piece::of_part(&piece.frame, &part));
+        let pieces = [first, second].map(|part| piece.of_part(&part));
         Some((pieces.into(), [1, 1]))
     }
 }

@@ -169,6 +169,7 @@ fn whatever_a_sink_refuses_the_rest_is_stored_in_order() {
             sink.bytes_max = Some(300 + random(2000));
         }
         let (mut track, mut all, mut taken) = (Track::default(), Vec::new(), Vec::new());
+        let mut bodies = HashMap::new();
         let mut at = 0;
         let frames = 1 + random(30);
         let mut apart = HashSet::new();
@@ -200,7 +201,9 @@ fn whatever_a_sink_refuses_the_rest_is_stored_in_order() {
             if random(40) == 0 {
                 sink.limited.insert(labels(random(STREAMS)));
             }
-            track.take_in(Frame { read_back, ..frame(seq, &entries, alone) });
+            let frame = Frame { read_back, ..frame(seq, &entries, alone) };
+            bodies.insert(frame.seq, frame.body.clone());
+            track.take_in(frame);
             taken.push(Seq(seq));
             all.extend(entries);
         }
@@ -222,6 +225,11 @@ fn whatever_a_sink_refuses_the_rest_is_stored_in_order() {
         seqs.retain(|seq| seq.0 < 1_000_000);
         seqs.sort();
         assert_eq!(seqs, taken, "seed {seed}");
+        // Whoever sent a frame knows its entries by their places.
+        for (of, body) in rejected.iter().filter_map(|of| Some((of, bodies.get(&of.seq)?))) {
+            let meant = Part::of(body).with(of.part.indices().to_vec());
+            assert!(meant.entries().eq(of.part.entries()), "seed {seed}: {:?}", of.seq);
+        }
         let mut gone: Vec<(String, String)> = rejected
             .iter()
             .flat_map(|r| r.part.entries())
