@@ -329,6 +329,22 @@ fn what_is_given_wrongly_is_78() {
     assert_eq!(place.run_from(&["--help"], &[]).code, Some(0));
 }
 
+/// Of a request, and how long its body is.
+fn head_of(reader: &mut impl BufRead) -> (String, usize) {
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if let Some(number) = line.to_lowercase().strip_prefix("content-length: ") {
+            length = number.trim().parse().unwrap();
+        }
+        head.push_str(&line);
+        if line == "\r\n" {
+            return (head, length);
+        }
+    }
+}
+
 #[test]
 fn a_process_that_runs_is_asked() {
     let mut place = Place::new();
@@ -350,20 +366,14 @@ fn a_process_that_runs_is_asked() {
     let serve = |status: &'static str, answer: &'static str| {
         let server = server.try_clone().unwrap();
         std::thread::spawn(move || {
+            // First it is asked whether it is there.
+            let (stream, _) = server.accept().unwrap();
+            let (head, _) = head_of(&mut BufReader::new(&stream));
+            assert!(head.starts_with("GET /ready "), "{head}");
+            (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
             let (stream, _) = server.accept().unwrap();
             let mut reader = BufReader::new(&stream);
-            let (mut head, mut length) = (String::new(), 0);
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line).unwrap();
-                if let Some(number) = line.to_lowercase().strip_prefix("content-length: ") {
-                    length = number.trim().parse().unwrap();
-                }
-                head.push_str(&line);
-                if line == "\r\n" {
-                    break;
-                }
-            }
+            let (head, length) = head_of(&mut reader);
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
             let answer_length = answer.len();
