@@ -83,6 +83,20 @@ impl Access {
     pub fn without_token(&self) -> Access {
         Access { authorization: None, ..self.clone() }
     }
+
+    /// The token goes to no other host: the configuration that names it may be anybody's.
+    #[must_use]
+    pub fn for_host_of(&self, address: SocketAddr) -> Access {
+        if is_of_this_host(address.ip()) { self.clone() } else { self.without_token() }
+    }
+}
+
+/// How an instance may be asked there. It may run with the configuration before: so first as this one has it, then the
+/// other way.
+#[must_use]
+pub fn urls(config: &Config, address: SocketAddr) -> [String; 2] {
+    let schemes = if config.server.tls.is_some() { ["https", "http"] } else { ["http", "https"] };
+    schemes.map(|scheme| format!("{scheme}://{}", reachable(address)))
 }
 
 /// What a socket can be bound to.
@@ -158,9 +172,8 @@ impl Server {
         Server::known(url, &Access::default())
     }
 
-    /// The instance that has this configuration; none where its port is not known. It may run with the
-    /// one before: so whether it has TLS is asked. Its token goes to no other host: the file may be
-    /// anybody's.
+    /// The instance that has this configuration; none where its port is not known. Whether
+    /// it has TLS is asked.
     #[must_use]
     pub fn of_instance(config: &Config, access: &Access) -> Option<Server> {
         let address = reachable(config.server.listen);
@@ -168,17 +181,15 @@ impl Server {
             return None;
         }
         let stranger = access.without_token();
-        let access = if is_of_this_host(address.ip()) { access } else { &stranger };
-        let schemes =
-            if config.server.tls.is_some() { ["https", "http"] } else { ["http", "https"] };
-        let urls = schemes.map(|scheme| format!("{scheme}://{address}"));
+        let urls = urls(config, address);
         let answers = |url: &&String| {
             let asked = Server::known(url, &stranger)
                 .map(|server| server.get("/ready", READY_TIME_MAX, ANSWER_BYTES_MAX));
             // One with TLS answers 400 to who has none.
             matches!(asked, Some(Ok((status, _))) if status != StatusCode::BAD_REQUEST)
         };
-        Server::known(urls.iter().find(answers).unwrap_or(&urls[0]), access)
+        let url = urls.iter().find(answers).unwrap_or(&urls[0]);
+        Server::known(url, &access.for_host_of(address))
     }
 
     /// Likewise, to which one is known by `access`. Give it to instances alone: who is asked gets the token.

@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use super::processes::{self, Holder, Lock};
-use crate::ask::{Access, Text, reachable};
+use crate::ask::{Access, Text, reachable, urls};
 use crate::top::fetch;
 use config::Config;
 use serde_json::{Value, json};
@@ -37,12 +37,10 @@ fn find(config: &Config, holder: Option<&Holder>, access: &Access) -> Option<Run
     let mut addresses = vec![config.server.listen];
     addresses.extend(listens.into_iter().filter(|address| *address != config.server.listen));
     addresses.retain(|address| address.port() != 0);
-    // The configuration that is to come may have TLS where the one in force has none, and the other way round.
-    let schemes = if config.server.tls.is_some() { ["https", "http"] } else { ["http", "https"] };
-    let urls = addresses
-        .into_iter()
-        .flat_map(|address| schemes.map(|scheme| format!("{scheme}://{}", reachable(address))));
-    urls.into_iter().find_map(|url| ask(url, &config.data_dir, access))
+    addresses.into_iter().find_map(|address| {
+        let access = access.for_host_of(reachable(address));
+        urls(config, address).into_iter().find_map(|url| ask(url, &config.data_dir, &access))
+    })
 }
 
 fn ask(url: String, data_dir: &Path, access: &Access) -> Option<Running> {
